@@ -1,0 +1,1 @@
+//! Stable Diffusion as a library: text encoder, UNet, VAE, noise schedule, samplers and pipelines.
