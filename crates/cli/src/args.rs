@@ -1,0 +1,191 @@
+//! What can be written on the command line. Nothing is decided here: a value not given stays `None`, and the
+//! library's plan fills it in.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use velatura::diffusion::{Sampler, Spacing};
+
+/// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
+#[derive(Debug, Parser)]
+#[command(name = "velatura", version, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Paint a picture from a text
+    Generate(GenerateArgs),
+    /// Train a model as a config file says
+    Train(TrainArgs),
+    /// Captioned scenes with known ground truth, drawn from a seed
+    #[command(subcommand)]
+    Scenes(ScenesCommand),
+    /// Measure a model's stages: medians in milliseconds, and peak memory
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  velatura generate \"a red car on a beach at sunset\"
+  velatura generate -m ./stable-diffusion-v1-5 -s 30 --sampler dpm++2m --schedule karras \\
+      --seed 42 -n \"blurry\" -o fox.png \"a fox in the snow\"
+  velatura generate --json --trace steps.safetensors \"two blue cups on a table\"
+
+The picture carries its recipe: the `parameters` text that AUTOMATIC1111's web UI writes, and a JSON under \
+`velatura`.")]
+pub struct GenerateArgs {
+    /// What the picture shows
+    pub prompt: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What the picture shall not show
+    #[arg(short, long, value_name = "TEXT")]
+    pub negative: Option<String>,
+    /// Steps from noise to picture [default: the model's advice, else 50]
+    #[arg(short, long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// How strongly the prompt is followed; 1 is no guidance [default: the model's advice, else 7.5]
+    #[arg(short, long, value_name = "F")]
+    pub guidance: Option<f32>,
+    /// The same seed gives the same picture [default: a random one, which is told]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How the steps are taken [default: the model's own]
+    #[arg(long, value_name = "NAME", value_parser = sampler_parser())]
+    pub sampler: Option<Sampler>,
+    /// How the noise levels are spaced, for samplers that work on them [default: the model's own]
+    #[arg(long, value_name = "NAME", value_parser = spacing_parser())]
+    pub schedule: Option<Spacing>,
+    /// Width of the picture [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub width: Option<usize>,
+    /// Height of the picture [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub height: Option<usize>,
+    /// Where to write the picture; replaces a file of that name [default: a free name made from prompt and seed]
+    #[arg(short, long, value_name = "FILE.png")]
+    pub output: Option<PathBuf>,
+    /// Write every intermediate, f32, channels first
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub trace: Option<PathBuf>,
+    /// Print a summary on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A model folder as diffusers writes it [default: the embedded model]
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Read the weight files of this variant, such as fp16
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+    /// The numbers that matrix products are taken in; auto is bf16 where the processor multiplies it, else f32
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    pub precision: PrecisionArg,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    Auto,
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  velatura train configs/first-light.toml
+  velatura train configs/first-light.toml --resume")]
+pub struct TrainArgs {
+    /// The run's config
+    #[arg(value_name = "CONFIG.toml")]
+    pub config: PathBuf,
+    /// Go on where the run's last checkpoint stands
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScenesCommand {
+    /// Draw scenes: pictures, and metadata.jsonl with captions and ground truth
+    #[command(after_help = "\
+Examples:
+  velatura scenes render --count 100 --seed 1 --out scenes
+  velatura scenes render --count 100 --seed 1 --sprites ./sprites --out scenes")]
+    Render(RenderArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// How many scenes
+    #[arg(long, value_name = "N")]
+    pub count: usize,
+    /// The same seed gives the same scenes
+    #[arg(long, value_name = "N")]
+    pub seed: u64,
+    /// A folder of named sprites to use beside the objects drawn in code
+    #[arg(long, value_name = "DIR")]
+    pub sprites: Option<PathBuf>,
+    /// The folder to write; it must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Side of the square pictures in pixels
+    #[arg(long, value_name = "PX", default_value_t = 256)]
+    pub size: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  velatura bench --model ./stable-diffusion-v1-5
+  velatura bench --model ./stable-diffusion-v1-5 --precision f32 --width 512 --height 512 --json")]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Width of the picture [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub width: Option<usize>,
+    /// Height of the picture [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub height: Option<usize>,
+    /// Measurements per stage, after one to warm up
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repeat: u16,
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Accepts the samplers in the library's table; an unknown name is answered with the nearest.
+fn sampler_parser() -> impl TypedValueParser<Value = Sampler> {
+    PossibleValuesParser::new(Sampler::ALL.map(Sampler::name))
+        .try_map(|name| name.parse::<Sampler>())
+}
+
+/// Accepts the spacings in the library's table.
+fn spacing_parser() -> impl TypedValueParser<Value = Spacing> {
+    PossibleValuesParser::new(Spacing::ALL.map(Spacing::name))
+        .try_map(|name| name.parse::<Spacing>())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
