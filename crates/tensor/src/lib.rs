@@ -1,1 +1,24 @@
+//! A small tensor core: f32 arrays in channels-last order, about thirty operations with forward and
+//! backward side by side, one tape, and PyTorch's random numbers.
+//!
+//! The op set is closed: it holds what a latent diffusion model needs and nothing else. Shapes are
+//! validated where data enters the program (weights, configs, requests), so an operation that meets
+//! a wrong shape has found a bug of ours and panics with the shapes in the message.
+//!
+//! Reading order: [`Tensor`], [`tape`], [`Parameter`] and [`Weight`], then the operations.
 
+mod buffer;
+mod ops;
+mod parameter;
+pub mod random;
+pub mod tape;
+mod tensor;
+mod weight;
+
+pub use parameter::Parameter;
+pub use tape::Gradients;
+pub use tensor::Tensor;
+pub use velatura_kernels::activation::Activation;
+pub use velatura_kernels::conv::Padding;
+pub use velatura_kernels::gemm::Precision;
+pub use weight::Weight;

@@ -1,0 +1,94 @@
+//! Convolution over channels-last feature maps.
+
+use super::linear::bias_gradient;
+use crate::weight::Packed;
+use crate::{Padding, Parameter, Tensor, Weight};
+use velatura_kernels::conv::{self, ConvShape, PackedConv};
+use velatura_kernels::gemm::Epilogue;
+
+impl Tensor {
+    /// x `[B, H, W, I]` convolved with W `[O, I, k, k]`, plus bias `[O]`: `[B, H', W', O]` with
+    /// H' = (H + top + bottom − k) / stride + 1. A 1×1 kernel takes the matrix product's way.
+    ///
+    /// # Panics
+    /// When x is no feature map of I channels, or a 1×1 kernel comes with a stride or padding.
+    pub fn conv2d(
+        &self,
+        weight: &Weight,
+        bias: Option<&Parameter>,
+        stride: usize,
+        padding: Padding,
+    ) -> Tensor {
+        let &[batch, height, width, in_channels] = self.shape() else {
+            panic!("conv2d of {:?}, expected [B, H, W, C]", self.shape());
+        };
+        let &[out_channels, expected, kernel, _] = weight.shape() else {
+            panic!("conv2d with {weight:?}, expected [O, I, k, k]");
+        };
+        assert_eq!(
+            in_channels,
+            expected,
+            "conv2d {weight:?} of {:?}",
+            self.shape()
+        );
+        if kernel == 1 {
+            let plain = stride == 1 && padding == Padding::default();
+            assert!(plain, "a 1×1 convolution with stride or padding");
+            return self.linear(weight, bias);
+        }
+        let shape = ConvShape {
+            batch,
+            height,
+            width,
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+        };
+        let out_shape = [batch, shape.out_height(), shape.out_width(), out_channels];
+        let rows = out_shape[..3].iter().product();
+
+        let bias = bias.map(Parameter::value);
+        let packed = weight.forward();
+        let mut out = Tensor::output(&out_shape, |out| {
+            let epilogue = Epilogue {
+                bias: bias.as_ref().map(Tensor::as_slice),
+                ..Default::default()
+            };
+            conv::forward(&shape, self.as_slice(), as_conv(&packed), out, &epilogue);
+        });
+
+        let w = weight.parameter().map(Parameter::value);
+        let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let x = self.clone();
+        let w_node = w.as_ref().map(|w| w.node().clone()).unwrap_or_default();
+        let bias_node = bias.as_ref().map(|b| b.node().clone()).unwrap_or_default();
+        let weight = weight.clone();
+        out.record(&on_tape, move |dy, gradients| {
+            gradients.add(x.node(), || {
+                let packed = weight.for_input_gradient();
+                Tensor::output(x.shape(), |dx| {
+                    conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
+                })
+            });
+            gradients.add(&w_node, || {
+                Tensor::output(weight.shape(), |dw| {
+                    conv::backward_weight(&shape, x.as_slice(), dy.as_slice(), dw)
+                })
+            });
+            gradients.add(&bias_node, || bias_gradient(dy, rows, out_channels));
+        });
+        out
+    }
+}
+
+fn as_conv(packed: &Packed) -> &PackedConv {
+    match packed {
+        Packed::Conv(conv) => conv,
+        Packed::Matrix(_) => panic!("a matrix given to a convolution"),
+    }
+}

@@ -1,0 +1,263 @@
+//! Element by element: arithmetic, activations, reductions to a scalar.
+
+use crate::{Activation, Tensor};
+use velatura_kernels::{activation, elementwise as kernel};
+
+fn same_shape(op: &str, a: &Tensor, b: &Tensor) {
+    assert_eq!(a.shape(), b.shape(), "{op} of two shapes");
+}
+
+impl Tensor {
+    /// self + other, of one shape.
+    pub fn add(&self, other: &Tensor) -> Tensor {
+        same_shape("add", self, other);
+        let mut out = Tensor::output(self.shape(), |out| {
+            kernel::add(self.as_slice(), other.as_slice(), out)
+        });
+        let (a, b) = (self.node().clone(), other.node().clone());
+        out.record(&[self, other], move |dy, gradients| {
+            gradients.add(&a, || dy.clone());
+            gradients.add(&b, || dy.clone());
+        });
+        out
+    }
+
+    /// self − other, of one shape.
+    pub fn sub(&self, other: &Tensor) -> Tensor {
+        same_shape("sub", self, other);
+        let mut out = Tensor::output(self.shape(), |out| {
+            kernel::sub(self.as_slice(), other.as_slice(), out)
+        });
+        let (a, b) = (self.node().clone(), other.node().clone());
+        out.record(&[self, other], move |dy, gradients| {
+            gradients.add(&a, || dy.clone());
+            gradients.add(&b, || dy.neg());
+        });
+        out
+    }
+
+    /// self · other element by element, of one shape.
+    pub fn mul(&self, other: &Tensor) -> Tensor {
+        same_shape("mul", self, other);
+        let mut out = Tensor::output(self.shape(), |out| {
+            kernel::mul(self.as_slice(), other.as_slice(), out)
+        });
+        let (a, b) = (self.clone(), other.clone());
+        out.record(&[self, other], move |dy, gradients| {
+            gradients.add(a.node(), || dy.mul(&b));
+            gradients.add(b.node(), || dy.mul(&a));
+        });
+        out
+    }
+
+    /// self · factor.
+    pub fn scale(&self, factor: f32) -> Tensor {
+        let mut out = Tensor::output(self.shape(), |out| {
+            kernel::scale(self.as_slice(), factor, out)
+        });
+        let node = self.node().clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || dy.scale(factor))
+        });
+        out
+    }
+
+    pub fn neg(&self) -> Tensor {
+        self.scale(-1.0)
+    }
+
+    /// self + value.
+    pub fn add_scalar(&self, value: f32) -> Tensor {
+        let mut out = self.map(|x| x + value);
+        let node = self.node().clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || dy.clone())
+        });
+        out
+    }
+
+    /// eˣ.
+    pub fn exp(&self) -> Tensor {
+        let mut out = Tensor::output(self.shape(), |out| kernel::exp(self.as_slice(), out));
+        let (node, y) = (self.node().clone(), out.detach());
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || dy.mul(&y))
+        });
+        out
+    }
+
+    /// x².
+    pub fn square(&self) -> Tensor {
+        let mut out = self.map(|x| x * x);
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || dy.zip(&x, |dy, x| 2.0 * x * dy))
+        });
+        out
+    }
+
+    /// |x|; its slope at 0 is taken as 0, as PyTorch does.
+    pub fn abs(&self) -> Tensor {
+        let mut out = self.map(f32::abs);
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                dy.zip(&x, |dy, x| if x == 0.0 { 0.0 } else { dy * x.signum() })
+            })
+        });
+        out
+    }
+
+    /// x cut to [low, high]; NaN stays NaN. The gradient passes where x lies inside, ends included.
+    pub fn clamp(&self, low: f32, high: f32) -> Tensor {
+        let mut out = self.map(|x| x.clamp(low, high));
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                dy.zip(&x, |dy, x| if (low..=high).contains(&x) { dy } else { 0.0 })
+            })
+        });
+        out
+    }
+
+    /// Sample b times `factors[b]`: the first axis is the batch.
+    ///
+    /// # Panics
+    /// When there are not as many factors as samples.
+    pub fn scale_samples(&self, factors: &[f32]) -> Tensor {
+        assert_eq!(self.dim(0), factors.len(), "one factor for each sample");
+        let sample = self.len() / factors.len().max(1);
+        let mut out = Tensor::output(self.shape(), |out| {
+            let pairs = self
+                .as_slice()
+                .chunks_exact(sample)
+                .zip(out.chunks_exact_mut(sample));
+            for ((x, out), &factor) in pairs.zip(factors) {
+                kernel::scale(x, factor, out);
+            }
+        });
+        let (node, factors) = (self.node().clone(), factors.to_vec());
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || dy.scale_samples(&factors))
+        });
+        out
+    }
+
+    /// x `[B, …, C]` + e `[B, C]`, the same for every place of a sample: how a residual block
+    /// takes its time embedding.
+    pub fn add_channels(&self, e: &Tensor) -> Tensor {
+        let (batch, channels) = (self.dim(0), self.channels());
+        assert_eq!(
+            e.shape(),
+            [batch, channels],
+            "add_channels to {:?}",
+            self.shape()
+        );
+        let spatial = self.len() / (batch * channels).max(1);
+        let mut out = Tensor::output(self.shape(), |out| {
+            kernel::add_channels(batch, spatial, channels, self.as_slice(), e.as_slice(), out)
+        });
+        let (x_node, e_node) = (self.node().clone(), e.node().clone());
+        out.record(&[self, e], move |dy, gradients| {
+            gradients.add(&x_node, || dy.clone());
+            gradients.add(&e_node, || {
+                Tensor::output(&[batch, channels], |de| {
+                    let samples = dy.as_slice().chunks_exact(spatial * channels);
+                    for (dy, de) in samples.zip(de.chunks_exact_mut(channels)) {
+                        kernel::sum_rows(spatial, channels, dy, de);
+                    }
+                })
+            });
+        });
+        out
+    }
+
+    /// The sum of all elements, as a scalar of shape `[]`; summed in f64.
+    pub fn sum(&self) -> Tensor {
+        let mut out = Tensor::from_vec(vec![kernel::sum(self.as_slice()) as f32], &[]);
+        let (node, shape) = (self.node().clone(), self.shape().to_vec());
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || Tensor::full(&shape, dy.item()))
+        });
+        out
+    }
+
+    /// The mean of all elements, as a scalar of shape `[]`; summed in f64.
+    pub fn mean(&self) -> Tensor {
+        let count = self.len() as f32;
+        let sum = kernel::sum(self.as_slice());
+        let mut out = Tensor::from_vec(vec![(sum / f64::from(count)) as f32], &[]);
+        let (node, shape) = (self.node().clone(), self.shape().to_vec());
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || Tensor::full(&shape, dy.item() / count))
+        });
+        out
+    }
+
+    /// SiLU, GELU (exact) or quick GELU.
+    pub fn activation(&self, activation: Activation) -> Tensor {
+        let mut out = Tensor::output(self.shape(), |out| {
+            activation::forward(activation, self.as_slice(), out)
+        });
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                Tensor::output(x.shape(), |dx| {
+                    activation::backward(activation, x.as_slice(), dy.as_slice(), dx)
+                })
+            })
+        });
+        out
+    }
+
+    /// x · σ(x).
+    pub fn silu(&self) -> Tensor {
+        self.activation(Activation::Silu)
+    }
+
+    /// value · gelu(gate) of `[…, 2C]` = value | gate (Shazeer 2020, arXiv:2002.05202): `[…, C]`.
+    pub fn geglu(&self) -> Tensor {
+        assert!(
+            self.channels().is_multiple_of(2),
+            "geglu of {:?}",
+            self.shape()
+        );
+        let columns = self.channels() / 2;
+        let rows = self.len() / (2 * columns).max(1);
+        let mut shape = self.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = columns;
+        }
+        let mut out = Tensor::output(&shape, |out| {
+            activation::geglu(rows, columns, self.as_slice(), out)
+        });
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                Tensor::output(x.shape(), |dx| {
+                    activation::geglu_backward(rows, columns, x.as_slice(), dy.as_slice(), dx)
+                })
+            })
+        });
+        out
+    }
+
+    /// Off the tape: `f` of every element.
+    fn map(&self, f: impl Fn(f32) -> f32) -> Tensor {
+        Tensor::output(self.shape(), |out| {
+            for (out, &x) in out.iter_mut().zip(self.as_slice()) {
+                *out = f(x);
+            }
+        })
+    }
+
+    /// Off the tape: `f` of every pair of elements.
+    fn zip(&self, other: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tensor {
+        Tensor::output(self.shape(), |out| {
+            let pairs = self.as_slice().iter().zip(other.as_slice());
+            for (out, (&a, &b)) in out.iter_mut().zip(pairs) {
+                *out = f(a, b);
+            }
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! The linear layer and the embedding table.
+
+use crate::weight::Packed;
+use crate::{Parameter, Tensor, Weight};
+use velatura_kernels::elementwise::sum_rows;
+use velatura_kernels::gemm::{Epilogue, Layout, PackedMatrix, matmul, matmul_packed};
+
+impl Tensor {
+    /// x `[…, I]` · Wᵀ + bias with W `[O, I]` (or `[O, I, 1, 1]`): `[…, O]`.
+    ///
+    /// # Panics
+    /// When x has not I channels.
+    pub fn linear(&self, weight: &Weight, bias: Option<&Parameter>) -> Tensor {
+        let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
+        assert_eq!(
+            self.channels(),
+            inputs,
+            "linear {weight:?} of {:?}",
+            self.shape()
+        );
+        let rows = self.len() / inputs;
+        let mut shape = self.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = outputs;
+        }
+        let bias = bias.map(Parameter::value);
+        let packed = weight.forward();
+        let mut out = Tensor::output(&shape, |out| {
+            let epilogue = Epilogue {
+                bias: bias.as_ref().map(Tensor::as_slice),
+                ..Default::default()
+            };
+            matmul_packed(rows, self.as_slice(), as_matrix(&packed), out, &epilogue);
+        });
+
+        let w = weight.parameter().map(Parameter::value);
+        let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let x = self.clone();
+        let w_node = w.as_ref().map(|w| w.node().clone()).unwrap_or_default();
+        let bias_node = bias.as_ref().map(|b| b.node().clone()).unwrap_or_default();
+        let weight = weight.clone();
+        out.record(&on_tape, move |dy, gradients| {
+            gradients.add(x.node(), || {
+                let packed = weight.for_input_gradient();
+                Tensor::output(x.shape(), |dx| {
+                    let epilogue = Epilogue::default();
+                    matmul_packed(rows, dy.as_slice(), as_matrix(&packed), dx, &epilogue);
+                })
+            });
+            gradients.add(&w_node, || {
+                Tensor::output(weight.shape(), |dw| {
+                    let (dy, x) = (dy.as_slice(), x.as_slice());
+                    matmul(
+                        outputs,
+                        inputs,
+                        rows,
+                        dy,
+                        Layout::Transposed,
+                        x,
+                        Layout::Normal,
+                        dw,
+                        false,
+                    );
+                })
+            });
+            gradients.add(&bias_node, || bias_gradient(dy, rows, outputs));
+        });
+        out
+    }
+}
+
+/// The gradient of a bias: the sum of dy over all rows.
+pub(super) fn bias_gradient(dy: &Tensor, rows: usize, channels: usize) -> Tensor {
+    Tensor::output(&[channels], |out| {
+        sum_rows(rows, channels, dy.as_slice(), out)
+    })
+}
+
+fn as_matrix(packed: &Packed) -> &PackedMatrix {
+    match packed {
+        Packed::Matrix(matrix) => matrix,
+        Packed::Conv(_) => panic!("a convolution's weight given to a linear layer"),
+    }
+}
+
+impl Parameter {
+    /// Rows `ids` of this table `[V, D]`, as a tensor of shape `shape` + `[D]`.
+    ///
+    /// # Panics
+    /// When an id is not below V, or the number of ids is not the product of `shape`.
+    pub fn embedding(&self, ids: &[u32], shape: &[usize]) -> Tensor {
+        let (rows, width) = (self.shape()[0], self.shape()[1]);
+        let table = self.value();
+        let mut full = shape.to_vec();
+        full.push(width);
+        let mut out = Tensor::output(&full, |out| {
+            assert_eq!(
+                out.len(),
+                ids.len() * width,
+                "{} ids for shape {shape:?}",
+                ids.len()
+            );
+            for (&id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
+                let id = id as usize;
+                assert!(
+                    id < rows,
+                    "id {id} in a table of {rows} rows ({})",
+                    self.name()
+                );
+                out.copy_from_slice(&table.as_slice()[id * width..][..width]);
+            }
+        });
+        let (node, ids) = (table.node().clone(), ids.to_vec());
+        out.record(&[&table], move |dy, gradients| {
+            gradients.add(&node, || {
+                Tensor::output(&[rows, width], |d_table| {
+                    d_table.fill(0.0);
+                    for (&id, dy) in ids.iter().zip(dy.as_slice().chunks_exact(width)) {
+                        let row = &mut d_table[id as usize * width..][..width];
+                        row.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
+                    }
+                })
+            })
+        });
+        out
+    }
+}

@@ -1,0 +1,190 @@
+//! The tensor: a shape, shared immutable f32 storage, and its place on the tape if it has one.
+
+use crate::buffer::{self, Buffer};
+use crate::tape::NodeRef;
+use std::fmt;
+use std::sync::Arc;
+
+/// An immutable, contiguous array of f32. Cloning shares the storage.
+///
+/// Activations are channels last: an image or feature map is `[B, H, W, C]`, a sequence `[B, S, C]`.
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Arc<[usize]>,
+    data: Arc<Buffer>,
+    node: NodeRef,
+}
+
+impl Tensor {
+    /// A tensor of `values` in row-major order.
+    ///
+    /// # Panics
+    /// When the number of values is not the product of `shape`.
+    pub fn from_vec(values: Vec<f32>, shape: &[usize]) -> Self {
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "{} values for shape {shape:?}",
+            values.len()
+        );
+        Self::from_buffer(values.into(), shape)
+    }
+
+    /// All zeros.
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self::full(shape, 0.0)
+    }
+
+    /// All `value`.
+    pub fn full(shape: &[usize], value: f32) -> Self {
+        Self::from_vec(vec![value; shape.iter().product()], shape)
+    }
+
+    /// A tensor that `fill` writes whole: it must not read what it finds there.
+    pub(crate) fn output(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Self {
+        let mut data = Buffer::for_output(shape.iter().product());
+        fill(&mut data);
+        Self::from_buffer(data, shape)
+    }
+
+    fn from_buffer(data: Buffer, shape: &[usize]) -> Self {
+        Tensor {
+            shape: shape.into(),
+            data: Arc::new(data),
+            node: NodeRef::default(),
+        }
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The size along axis `axis`.
+    pub fn dim(&self, axis: usize) -> usize {
+        self.shape[axis]
+    }
+
+    /// The size along the last axis (channels).
+    pub fn channels(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The values in row-major order.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.data
+    }
+
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.data.to_vec()
+    }
+
+    /// The values, without a copy where nothing else shares them.
+    pub fn into_vec(self) -> Vec<f32> {
+        match Arc::try_unwrap(self.data) {
+            Ok(buffer) => buffer.into_vec(),
+            Err(shared) => shared.to_vec(),
+        }
+    }
+
+    /// The one value of a tensor with one element.
+    ///
+    /// # Panics
+    /// When there is not exactly one.
+    pub fn item(&self) -> f32 {
+        assert_eq!(
+            self.len(),
+            1,
+            "item() of a tensor of shape {:?}",
+            self.shape
+        );
+        self.data[0]
+    }
+
+    /// Whether no value is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        velatura_kernels::elementwise::all_finite(&self.data)
+    }
+
+    /// The same values, off the tape: no gradient flows through.
+    pub fn detach(&self) -> Self {
+        Tensor {
+            node: NodeRef::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same values under another shape; the gradient flows through.
+    ///
+    /// # Panics
+    /// When the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Self {
+        assert_eq!(
+            self.len(),
+            shape.iter().product::<usize>(),
+            "reshape {:?} to {shape:?}",
+            self.shape
+        );
+        let mut out = self.with_shape(shape);
+        let (node, from) = (self.node.clone(), self.shape.clone());
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(&node, || dy.with_shape(&from));
+        });
+        out
+    }
+
+    /// The same storage under another shape, off the tape.
+    fn with_shape(&self, shape: &[usize]) -> Self {
+        Tensor {
+            shape: shape.into(),
+            data: self.data.clone(),
+            node: NodeRef::default(),
+        }
+    }
+
+    /// This tensor's place on the tape.
+    pub(crate) fn node(&self) -> &NodeRef {
+        &self.node
+    }
+
+    pub(crate) fn set_node(&mut self, node: NodeRef) {
+        self.node = node;
+    }
+
+    /// The values for writing; copies them first when they are shared.
+    pub(crate) fn make_mut(&mut self) -> &mut [f32] {
+        if Arc::get_mut(&mut self.data).is_none() {
+            let mut copy = Buffer::for_output(self.data.len());
+            copy.copy_from_slice(&self.data);
+            self.data = Arc::new(copy);
+        }
+        match Arc::get_mut(&mut self.data) {
+            Some(buffer) => buffer,
+            None => unreachable!("the storage was made unique above"),
+        }
+    }
+
+    /// Gives memory that waits for reuse back to the system.
+    pub fn release_idle_memory() {
+        buffer::release_idle();
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.data[..self.len().min(8)];
+        write!(f, "Tensor{:?} {shown:?}", self.shape)?;
+        if self.len() > shown.len() {
+            write!(f, "…")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! The weight of a linear layer or a convolution, in the layout that its kernel wants.
+//!
+//! Generation packs a weight once, at load, and drops the original. Training keeps the f32
+//! parameter and packs it again after each optimiser step, for the forward and for the input
+//! gradient; both are cached until the parameter changes.
+
+use crate::{Parameter, Precision};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use velatura_kernels::conv::PackedConv;
+use velatura_kernels::gemm::PackedMatrix;
+
+/// A weight `[O, I]` of a linear layer or `[O, I, k, k]` of a convolution. Cloning shares it.
+#[derive(Clone)]
+pub struct Weight(Arc<Inner>);
+
+struct Inner {
+    shape: Vec<usize>,
+    source: Source,
+}
+
+enum Source {
+    Packed(Arc<Packed>),
+    Trainable {
+        parameter: Parameter,
+        forward: Cache,
+        input_gradient: Cache,
+    },
+}
+
+/// The packed form and the parameter's version that it was made from.
+type Cache = Mutex<Option<(u64, Arc<Packed>)>>;
+
+/// A 1×1 convolution over channels-last data is a matrix product, so it is packed as one.
+pub(crate) enum Packed {
+    Matrix(PackedMatrix),
+    Conv(PackedConv),
+}
+
+impl Weight {
+    /// A weight for inference: only the packed form of `values` is kept.
+    ///
+    /// # Panics
+    /// When `shape` is neither `[O, I]` nor `[O, I, k, k]`, or does not fit `values`.
+    pub fn packed(values: &[f32], shape: &[usize], precision: Precision) -> Self {
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "weight of shape {shape:?}"
+        );
+        Weight(Arc::new(Inner {
+            shape: shape.to_vec(),
+            source: Source::Packed(Arc::new(pack(values, shape, precision))),
+        }))
+    }
+
+    /// A weight that training changes.
+    pub fn trainable(parameter: Parameter) -> Self {
+        Weight(Arc::new(Inner {
+            shape: parameter.shape().to_vec(),
+            source: Source::Trainable {
+                parameter,
+                forward: Cache::default(),
+                input_gradient: Cache::default(),
+            },
+        }))
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    /// The parameter behind a trainable weight.
+    pub fn parameter(&self) -> Option<&Parameter> {
+        match &self.0.source {
+            Source::Packed(_) => None,
+            Source::Trainable { parameter, .. } => Some(parameter),
+        }
+    }
+
+    /// The form for the forward product.
+    pub(crate) fn forward(&self) -> Arc<Packed> {
+        match &self.0.source {
+            Source::Packed(packed) => packed.clone(),
+            Source::Trainable {
+                parameter, forward, ..
+            } => cached(forward, parameter, |values| {
+                pack(values, self.shape(), Precision::F32)
+            }),
+        }
+    }
+
+    /// The form for the gradient with respect to the input.
+    ///
+    /// # Panics
+    /// For a weight packed for inference, which no gradient passes.
+    pub(crate) fn for_input_gradient(&self) -> Arc<Packed> {
+        match &self.0.source {
+            Source::Packed(_) => panic!("a gradient through {self:?}, packed for inference"),
+            Source::Trainable {
+                parameter,
+                input_gradient,
+                ..
+            } => cached(input_gradient, parameter, |values| {
+                pack_input_gradient(values, self.shape())
+            }),
+        }
+    }
+}
+
+fn cached(
+    cache: &Cache,
+    parameter: &Parameter,
+    make: impl FnOnce(&[f32]) -> Packed,
+) -> Arc<Packed> {
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let version = parameter.version();
+    if let Some((made_from, packed)) = &*cache
+        && *made_from == version
+    {
+        return packed.clone();
+    }
+    let packed = Arc::new(make(parameter.value().as_slice()));
+    *cache = Some((version, packed.clone()));
+    packed
+}
+
+fn pack(values: &[f32], shape: &[usize], precision: Precision) -> Packed {
+    match *shape {
+        [o, i] | [o, i, 1, 1] => Packed::Matrix(PackedMatrix::from_rows(values, o, i, precision)),
+        [o, i, k, k2] if k == k2 => Packed::Conv(PackedConv::new(values, o, i, k, precision)),
+        _ => panic!("a weight is [O, I] or [O, I, k, k], not {shape:?}"),
+    }
+}
+
+/// dx = dy · W: the weight `[O, I]` is itself the right operand, `O` being summed over.
+fn pack_input_gradient(values: &[f32], shape: &[usize]) -> Packed {
+    match *shape {
+        [o, i] | [o, i, 1, 1] => {
+            Packed::Matrix(PackedMatrix::from_columns(values, o, i, Precision::F32))
+        }
+        [o, i, k, _] => Packed::Conv(PackedConv::for_input_gradient(
+            values,
+            o,
+            i,
+            k,
+            Precision::F32,
+        )),
+        _ => panic!("a weight is [O, I] or [O, I, k, k], not {shape:?}"),
+    }
+}
+
+impl fmt::Debug for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Weight{:?}", self.shape())
+    }
+}
