@@ -1,0 +1,45 @@
+//! Writes a table of the files under `models/default`, for `src/lib.rs` to include. Without that folder the table
+//! is empty, and the program says at run time that it has no model of its own.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or(io::ErrorKind::NotFound)?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
+    let model = manifest.join("../../models/default");
+    println!("cargo::rerun-if-changed={}", model.display());
+
+    let mut files = Vec::new();
+    if model.is_dir() {
+        list(&model, &mut files)?;
+    }
+    files.sort();
+    let mut table = String::from("&[\n");
+    for file in &files {
+        let file = file.canonicalize()?;
+        let name = file.strip_prefix(model.canonicalize()?).map_err(io::Error::other)?;
+        let name = name.to_string_lossy().replace('\\', "/");
+        // `{:?}` of a string is a Rust string literal.
+        writeln!(table, "    ({name:?}, include_bytes!({:?})),", file.to_string_lossy()).map_err(io::Error::other)?;
+    }
+    table.push_str("]\n");
+    fs::write(out.join("files.rs"), table)
+}
+
+/// All files below `dir`, hidden ones left out.
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        if path.is_dir() {
+            list(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
