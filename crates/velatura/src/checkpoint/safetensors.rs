@@ -1,0 +1,333 @@
+//! Reading one safetensors file: a memory map and a header that is believed only after it has been checked.
+//!
+//! The format (<https://huggingface.co/docs/safetensors>): eight bytes with the header's length N, little-endian;
+//! N bytes of JSON `{name: {dtype, shape, data_offsets: [begin, end]}}` with an optional `__metadata__`; the data,
+//! without gaps. The header is parsed here and not by the `safetensors` crate, because its sums of hostile offsets
+//! can overflow, because it overlooks names which occur twice, and because its errors do not name the tensor.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use crate::error::{Error, Result};
+
+/// The specification's limit on the header, in bytes.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// The bytes of a file: mapped, or compiled into the program.
+enum Bytes {
+    Mapped(memmap2::Mmap),
+    Static(&'static [u8]),
+    Empty,
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+            Bytes::Empty => &[],
+        }
+    }
+}
+
+/// An open safetensors file. Cloning is cheap.
+#[derive(Clone)]
+pub struct TensorFile {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    bytes: Bytes,
+    /// Where the data begin.
+    data: usize,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+/// What the header says of one tensor; the range has been checked against the file.
+#[derive(Clone, Debug, Deserialize)]
+struct TensorInfo {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+/// One tensor of an open file: its description, and its bytes where they lie.
+#[derive(Clone, Copy)]
+pub struct TensorView<'a> {
+    /// The file it stands in.
+    pub file: &'a Path,
+    /// Its name there.
+    pub name: &'a str,
+    /// Its shape there.
+    pub shape: &'a [usize],
+    /// The type of its numbers.
+    pub dtype: Dtype,
+    /// Its numbers, little-endian, not aligned to anything.
+    pub bytes: &'a [u8],
+}
+
+impl TensorFile {
+    /// Maps the file at `path` and checks its header.
+    ///
+    /// # Errors
+    ///
+    /// The file is missing, cut short, or its header is not that of a safetensors file.
+    pub fn open(path: &Path) -> Result<TensorFile> {
+        let file = File::open(path).map_err(Error::io("open the weights", path))?;
+        let meta = file
+            .metadata()
+            .map_err(Error::io("open the weights", path))?;
+        if !meta.is_file() {
+            return Err(Error::format(
+                path,
+                "expected a safetensors file, found something that is not a file",
+            ));
+        }
+        // An empty range cannot be mapped on every system; the header check below says what is wrong with it.
+        let bytes = if meta.len() == 0 {
+            Bytes::Empty
+        } else {
+            // SAFETY: the map is read-only and private to this type. As with every memory map, another process
+            // that shortens the file meanwhile ends this one with a signal; what we write ourselves goes to a new
+            // file which is then renamed, so that our own saving never touches a mapped file.
+            #[allow(unsafe_code)]
+            let map = unsafe { memmap2::Mmap::map(&file) };
+            Bytes::Mapped(map.map_err(Error::io("map the weights into memory", path))?)
+        };
+        TensorFile::new(path.to_path_buf(), bytes)
+    }
+
+    /// A file that is compiled into the program; `path` is what errors call it.
+    ///
+    /// # Errors
+    ///
+    /// As [`TensorFile::open`].
+    pub fn from_static(path: impl Into<PathBuf>, bytes: &'static [u8]) -> Result<TensorFile> {
+        TensorFile::new(path.into(), Bytes::Static(bytes))
+    }
+
+    fn new(path: PathBuf, bytes: Bytes) -> Result<TensorFile> {
+        let (data, tensors) =
+            read_header(bytes.as_slice()).map_err(|error| error.in_file(&path))?;
+        Ok(TensorFile {
+            inner: Arc::new(Inner {
+                path,
+                bytes,
+                data,
+                tensors,
+            }),
+        })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The whole file, header and all.
+    pub fn bytes(&self) -> &[u8] {
+        self.inner.bytes.as_slice()
+    }
+
+    /// The names in the file, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inner.tensors.keys().map(String::as_str)
+    }
+
+    /// The tensor with this name in the file.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let (name, info) = self.inner.tensors.get_key_value(name)?;
+        let (begin, end) = info.data_offsets;
+        Some(TensorView {
+            file: &self.inner.path,
+            name,
+            shape: &info.shape,
+            dtype: info.dtype,
+            bytes: self
+                .bytes()
+                .get(self.inner.data + begin..self.inner.data + end)?,
+        })
+    }
+}
+
+impl TensorView<'_> {
+    /// The numbers as f32, in the file's order.
+    ///
+    /// # Errors
+    ///
+    /// The numbers are not f32, f16 or bf16, or one of them is NaN or infinite.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        let values: Vec<f32> = match self.dtype {
+            Dtype::F32 => from_le_bytes(self.bytes, f32::from_le_bytes),
+            // Converted in one sweep, which the processor has instructions for.
+            Dtype::F16 => {
+                let values: Vec<f16> = from_le_bytes(self.bytes, f16::from_le_bytes);
+                values.to_f32_vec()
+            }
+            Dtype::BF16 => from_le_bytes(self.bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            other => {
+                return Err(Error::tensor(
+                    self.name,
+                    "weights of type F32, F16 or BF16",
+                    format!("type {other:?}; convert the checkpoint to one of these"),
+                )
+                .in_file(self.file));
+            }
+        };
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let count = values.iter().filter(|value| !value.is_finite()).count();
+            return Err(Error::tensor(
+                self.name,
+                "finite numbers",
+                format!(
+                    "{} at index {index} of {} ({count} such in all); the checkpoint is damaged or its training diverged",
+                    values[index],
+                    values.len()
+                ),
+            )
+            .in_file(self.file));
+        }
+        Ok(values)
+    }
+}
+
+/// Reads numbers of `N` bytes each.
+fn from_le_bytes<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (numbers, _) = bytes.as_chunks::<N>();
+    numbers.iter().map(|&number| convert(number)).collect()
+}
+
+/// Checks everything that is believed later. Returns where the data begin, and the tensors.
+fn read_header(bytes: &[u8]) -> Result<(usize, BTreeMap<String, TensorInfo>)> {
+    let wrong = |message: String| Error::Format {
+        file: PathBuf::new(),
+        message,
+    };
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(wrong(format!(
+            "expected a safetensors file, found only {} bytes; the file was cut short, fetch or write it again",
+            bytes.len()
+        )));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER {
+        return Err(wrong(format!(
+            "this is not a safetensors file: its first eight bytes announce a header of {length} bytes \
+             (at most {MAX_HEADER} are allowed); if it is a .ckpt or .bin under another name, convert it"
+        )));
+    }
+    let Some(header) = rest.get(..length as usize) else {
+        return Err(wrong(format!(
+            "the header announces {length} bytes, and the file ends after {}; it was cut short \
+             (or is no safetensors file), fetch or write it again",
+            rest.len()
+        )));
+    };
+    let Header(tensors) = serde_json::from_slice(header)
+        .map_err(|error| wrong(format!("the safetensors header cannot be read: {error}")))?;
+    check_ranges(&tensors, rest.len() - header.len())?;
+    Ok((8 + header.len(), tensors))
+}
+
+/// Every tensor has as many bytes as its shape needs, and together they fill the `available` bytes without gap or
+/// overlap.
+fn check_ranges(tensors: &BTreeMap<String, TensorInfo>, available: usize) -> Result<()> {
+    let mut in_order: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
+    in_order.sort_by_key(|(_, info)| info.data_offsets);
+    let mut reached = 0;
+    for (name, info) in in_order {
+        let (begin, end) = info.data_offsets;
+        let bits = info
+            .shape
+            .iter()
+            .try_fold(info.dtype.bitsize(), |product, &dim| {
+                product.checked_mul(dim)
+            })
+            .filter(|bits| bits % 8 == 0);
+        let Some(size) = bits.map(|bits| bits / 8) else {
+            return Err(Error::tensor(
+                name,
+                "a shape that fits into memory",
+                format!("{:?}", info.shape),
+            ));
+        };
+        if end.checked_sub(begin) != Some(size) {
+            return Err(Error::tensor(
+                name,
+                format!("{size} bytes for {:?} of type {:?}", info.shape, info.dtype),
+                format!("the byte range {begin}..{end}; the file's header is damaged"),
+            ));
+        }
+        if begin != reached {
+            return Err(Error::tensor(
+                name,
+                format!("data from byte {reached} on, where the tensor before it ends"),
+                format!("data from byte {begin} on; the file's header is damaged"),
+            ));
+        }
+        if end > available {
+            return Err(Error::tensor(
+                name,
+                format!("data up to byte {end}"),
+                format!(
+                    "a file that ends after {available} bytes of data; it was cut short, fetch or write it again"
+                ),
+            ));
+        }
+        reached = end;
+    }
+    if reached != available {
+        return Err(Error::Format {
+            file: PathBuf::new(),
+            message: format!(
+                "the header describes {reached} bytes of data, and the file has {available}; it is damaged"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// The header as a map, in which a name may occur only once.
+struct Header(BTreeMap<String, TensorInfo>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object with one entry per tensor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                use serde::de::Error as _;
+                let mut tensors = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<serde::de::IgnoredAny>()?;
+                    } else {
+                        let info = map.next_value().map_err(|error| {
+                            A::Error::custom(format!("tensor `{name}`: {error}"))
+                        })?;
+                        if tensors.insert(name.clone(), info).is_some() {
+                            return Err(A::Error::custom(format!("tensor `{name}` occurs twice")));
+                        }
+                    }
+                }
+                Ok(Header(tensors))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
