@@ -1,7 +1,12 @@
 //! Stable Diffusion as a library: text encoder, UNet, VAE, noise schedule, samplers and pipelines.
 
 pub mod checkpoint;
+pub mod clip;
 pub mod error;
+mod fields;
+pub mod nn;
+pub mod unet;
+pub mod vae;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -193,6 +193,11 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Where the cursor stands: `mid_block.resnets.0`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The full name of the tensor `name` here, as diffusers spells it.
     pub fn name(&self, name: impl Display) -> String {
         if self.path.is_empty() {

@@ -1,0 +1,105 @@
+//! Attention and the feed-forward network of a transformer block.
+
+use std::sync::Arc;
+
+use velatura_tensor::Tensor;
+
+use super::{Linear, watch};
+use crate::Result;
+use crate::weights::Weights;
+
+/// Multi-head attention with its four projections.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    heads: usize,
+    causal: bool,
+    path: Arc<str>,
+}
+
+/// The sizes of an [`Attention`] in diffusers' naming.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSizes {
+    /// Channels of the queries and of the result.
+    pub channels: usize,
+    /// Channels of what keys and values are made from.
+    pub context: usize,
+    /// `channels` is a multiple of it.
+    pub heads: usize,
+    /// Whether the projections of q, k and v have biases.
+    pub bias: bool,
+}
+
+impl Attention {
+    /// Under diffusers' names: `to_q`, `to_k`, `to_v`, `to_out.0`.
+    pub fn load(w: &Weights, sizes: AttentionSizes) -> Result<Self> {
+        let AttentionSizes { channels, context, heads, bias } = sizes;
+        let project = if bias { Linear::load } else { Linear::without_bias };
+        Ok(Attention {
+            q: project(&w.at("to_q"), channels, channels)?,
+            k: project(&w.at("to_k"), context, channels)?,
+            v: project(&w.at("to_v"), context, channels)?,
+            out: Linear::load(&w.at("to_out").at(0), channels, channels)?,
+            heads,
+            causal: false,
+            path: w.path().into(),
+        })
+    }
+
+    /// CLIP's: causal, under the names `q_proj`, `k_proj`, `v_proj`, `out_proj`. `depth` is the number of the
+    /// model's layers, on which the deviation of fresh weights depends.
+    pub fn load_clip(w: &Weights, channels: usize, heads: usize, depth: usize) -> Result<Self> {
+        let std = (channels as f32).powf(-0.5);
+        let inner = std * (2.0 * depth as f32).powf(-0.5);
+        Ok(Attention {
+            q: Linear::normal(&w.at("q_proj"), channels, channels, inner)?,
+            k: Linear::normal(&w.at("k_proj"), channels, channels, inner)?,
+            v: Linear::normal(&w.at("v_proj"), channels, channels, inner)?,
+            out: Linear::normal(&w.at("out_proj"), channels, channels, std)?,
+            heads,
+            causal: true,
+            path: w.path().into(),
+        })
+    }
+
+    /// From x `[B, S, C]` to itself.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_to(x, x)
+    }
+
+    /// From x `[B, S, C]` to `context` `[B, T, D]`: `[B, S, C]`.
+    pub fn forward_to(&self, x: &Tensor, context: &Tensor) -> Tensor {
+        let (q, k, v) = (self.q.forward(x), self.k.forward(context), self.v.forward(context));
+        let mixed = watch(&self.path, q.attention(&k, &v, self.heads, self.causal));
+        self.out.forward(&mixed)
+    }
+}
+
+/// The feed-forward network of diffusers' transformer blocks: a gated linear unit with gelu (Shazeer 2020,
+/// arXiv:2002.05202) of four times the width, and back.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    proj: Linear,
+    out: Linear,
+    path: Arc<str>,
+}
+
+impl FeedForward {
+    pub fn load(w: &Weights, channels: usize) -> Result<Self> {
+        let inner = 4 * channels;
+        Ok(FeedForward {
+            // Value and gate come from one projection.
+            proj: Linear::load(&w.at("net").at(0).at("proj"), channels, 2 * inner)?,
+            out: Linear::load(&w.at("net").at(2), inner, channels)?,
+            path: w.path().into(),
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let gated = watch(&self.path, self.proj.forward(x).geglu());
+        self.out.forward(&gated)
+    }
+}

@@ -1,0 +1,90 @@
+//! The UNet (`UNet2DConditionModel`): a noisy latent, its time and a text's context in, a prediction of the same
+//! size out (Rombach et al. 2022, arXiv:2112.10752; Ronneberger et al. 2015).
+
+mod blocks;
+mod config;
+mod transformer;
+
+use velatura_tensor::Tensor;
+
+pub use self::config::{BlockKind, UnetConfig};
+use self::blocks::{Conditions, DownBlock, MidBlock, UpBlock};
+use crate::Result;
+use crate::nn::{Conv2d, GroupNorm, TimestepEmbedding, timestep_features, watch};
+use crate::weights::Weights;
+
+/// The denoiser.
+#[derive(Clone, Debug)]
+pub struct Unet {
+    config: UnetConfig,
+    conv_in: Conv2d,
+    time_embedding: TimestepEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    /// Whether training keeps only the inputs of residual and transformer blocks and runs the blocks again for
+    /// the gradient: about a third more time for a fraction of the memory.
+    pub recompute: bool,
+}
+
+impl Unet {
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(config: &UnetConfig, w: &Weights) -> Result<Self> {
+        let first = config.block_out_channels[0];
+        let levels = 0..config.block_out_channels.len();
+        let (groups, eps) = (config.norm_num_groups, config.norm_eps);
+        Ok(Unet {
+            conv_in: Conv2d::load(&w.at("conv_in"), config.in_channels, first, config.conv_in_kernel)?,
+            time_embedding: TimestepEmbedding::load(&w.at("time_embedding"), first, config.time_embedding_dim)?,
+            down_blocks: levels
+                .clone()
+                .map(|i| DownBlock::load(config, i, &w.at("down_blocks").at(i)))
+                .collect::<Result<_>>()?,
+            mid_block: MidBlock::load(config, &w.at("mid_block"))?,
+            up_blocks: levels
+                .map(|i| UpBlock::load(config, i, &w.at("up_blocks").at(i)))
+                .collect::<Result<_>>()?,
+            conv_norm_out: GroupNorm::load(&w.at("conv_norm_out"), groups, first, eps)?,
+            conv_out: Conv2d::load(&w.at("conv_out"), first, config.out_channels, config.conv_out_kernel)?,
+            config: config.clone(),
+            recompute: false,
+        })
+    }
+
+    pub fn config(&self) -> &UnetConfig {
+        &self.config
+    }
+
+    /// x `[B, h, w, C]`, one timestep per sample, context `[B, S, D]`: the prediction `[B, h, w, C']`. What is
+    /// predicted, noise or velocity, is the noise schedule's matter.
+    ///
+    /// # Panics
+    /// When the shapes don't fit each other or the config; see [`UnetConfig::check_latent_size`].
+    pub fn forward(&self, x: &Tensor, timesteps: &[f32], context: &Tensor) -> Tensor {
+        let conditions = Conditions {
+            time: self.embed_time(timesteps).silu(),
+            context: watch("context", context.clone()),
+            recompute: self.recompute,
+        };
+        let mut x = self.conv_in.forward(&watch("sample", x.clone()));
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(&x, &conditions, &mut skips);
+        }
+        x = self.mid_block.forward(&x, &conditions);
+        for block in &self.up_blocks {
+            x = block.forward(&x, &conditions, &mut skips);
+        }
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
+    }
+
+    /// `[B, T]`
+    fn embed_time(&self, timesteps: &[f32]) -> Tensor {
+        let UnetConfig { flip_sin_to_cos, freq_shift, .. } = self.config;
+        let width = self.config.block_out_channels[0];
+        self.time_embedding.forward(&timestep_features(timesteps, width, flip_sin_to_cos, freq_shift))
+    }
+}
