@@ -1,12 +1,12 @@
-//! Writing files so that a reader never sees half of one: everything goes to a temporary name in the same folder
-//! and is renamed when it is whole. What fails or is cancelled on the way leaves nothing behind.
+//! Writing what a person asked for: under the name given or a free one beside it, whole or not at all, and checked
+//! before the work starts.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, Result};
+use crate::{Error, Result, checkpoint};
 
 /// What to do when the file exists already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +21,16 @@ pub enum Existing {
 ///
 /// # Errors
 /// [`Error::Io`] when the folder is missing or not writable, or the disk is full; `path` is then as it was before.
-pub fn write_atomically(path: &Path, bytes: &[u8], existing: Existing) -> Result<PathBuf> {
+pub fn write_file(path: &Path, bytes: &[u8], existing: Existing) -> Result<PathBuf> {
+    if existing == Existing::Replace {
+        checkpoint::write_atomically(path, |out| out.write_all(bytes))?;
+        return Ok(path.to_path_buf());
+    }
     let folder = folder_of(path);
     let mut file = temporary(path)?;
     file.write_all(bytes)
         .and_then(|()| file.as_file().sync_all())
-        .map_err(Error::io("write", path))?;
-    if existing == Existing::Replace {
-        file.persist(path)
-            .map_err(|error| Error::io("write", path)(error.error))?;
-        return Ok(path.to_path_buf());
-    }
+        .map_err(Error::io("write the file", path))?;
     // Asking whether a name is free and taking it must be one act, or two programs would take the same one.
     for attempt in 1.. {
         let candidate = numbered(folder, path, attempt);
@@ -40,7 +39,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8], existing: Existing) -> Result
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
                 file = error.file;
             }
-            Err(error) => return Err(Error::io("write", &candidate)(error.error)),
+            Err(error) => return Err(Error::io("write the file", &candidate)(error.error)),
         }
     }
     unreachable!("the loop above ends by returning");
@@ -84,7 +83,7 @@ fn temporary(path: &Path) -> Result<NamedTempFile> {
     builder.permissions(permissions);
     builder
         .tempfile_in(folder_of(path))
-        .map_err(Error::io("create", path))
+        .map_err(Error::io("make the file", path))
 }
 
 /// The folder that holds `path`.
@@ -131,14 +130,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         assert_eq!(
-            write_atomically(&path, b"1", Existing::Keep).unwrap(),
+            write_file(&path, b"1", Existing::Keep).unwrap(),
             path
         );
-        let second = write_atomically(&path, b"2", Existing::Keep).unwrap();
+        let second = write_file(&path, b"2", Existing::Keep).unwrap();
         assert_eq!(second, folder.path().join("a-2.png"));
-        let third = write_atomically(&path, b"3", Existing::Keep).unwrap();
+        let third = write_file(&path, b"3", Existing::Keep).unwrap();
         assert_eq!(third, folder.path().join("a-3.png"));
-        write_atomically(&path, b"4", Existing::Replace).unwrap();
+        write_file(&path, b"4", Existing::Replace).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"4");
         assert_eq!(names(folder.path()), ["a-2.png", "a-3.png", "a.png"]);
     }

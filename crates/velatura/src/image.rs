@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use velatura_tensor::Tensor;
 
-use crate::files::{Existing, write_atomically};
+use crate::files::{Existing, write_file};
 use crate::{Error, Result};
 
 /// An 8-bit RGB picture, rows from the top, three bytes per pixel.
@@ -112,7 +112,7 @@ impl Image {
         let bytes = self
             .encode_png(text)
             .map_err(|error| Error::format(path, format!("cannot encode the PNG: {error}")))?;
-        write_atomically(path, &bytes, existing)
+        write_file(path, &bytes, existing)
     }
 
     /// The bytes of a PNG file with `text` in it. Text that Latin-1 holds goes into a `tEXt` chunk, any other into

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use self::config::read_text;
 pub use self::config::{parse_config, read_config};
-pub use self::folder::ModelFolder;
+pub use self::folder::{ModelFolder, StaticFiles};
 pub use self::names::{canonical, is_harmless};
 pub use self::safetensors::{TensorFile, TensorView};
 pub use self::save::{FloatType, save_component, save_tensors, write_atomically, write_folder_atomically};
