@@ -1,0 +1,53 @@
+//! Landscapes: sky, distance, ground, and the weather in front of it all.
+//!
+//! A picture is 100 × 100 units, y downwards.
+
+mod land;
+mod light;
+mod sky;
+mod town;
+mod weather;
+
+use crate::canvas::Canvas;
+use crate::random::Random;
+use crate::truth::{Setting, Time, Weather};
+
+pub(crate) use light::Light;
+
+/// What the landscape has to leave room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// Where ground (or water) meets the sky.
+    pub(crate) horizon: f32,
+    /// Where water ends and the near shore begins; only settings with water look at it.
+    pub(crate) shore: f32,
+}
+
+/// Paints everything behind the objects.
+pub(crate) fn paint_behind(
+    canvas: &mut Canvas,
+    setting: Setting,
+    time: Time,
+    weather: Weather,
+    layout: Layout,
+    random: &mut Random,
+) {
+    let light = Light::new(time, weather);
+    sky::paint(canvas, &light, time, weather, layout, random);
+    match setting {
+        Setting::Meadow => land::meadow(canvas, &light, layout, random),
+        Setting::Forest => land::forest(canvas, &light, layout, random),
+        Setting::Beach => land::beach(canvas, &light, layout, random),
+        Setting::Desert => land::desert(canvas, &light, layout, random),
+        Setting::Snow => land::snow(canvas, &light, layout, random),
+        Setting::Mountains => land::mountains(canvas, &light, layout, random),
+        Setting::Lake => land::lake(canvas, &light, layout, random),
+        Setting::City => town::city(canvas, &light, time, layout, random),
+    }
+    weather::behind(canvas, &light, weather, layout);
+}
+
+/// Paints what falls or drifts in front of the objects.
+pub(crate) fn paint_before(canvas: &mut Canvas, weather: Weather, time: Time, random: &mut Random) {
+    weather::before(canvas, &Light::new(time, weather), weather, random);
+}

@@ -1,0 +1,124 @@
+//! The things that a generator can choose from: drawings, or the sprites that take their place.
+
+use crate::colour::{COLOURS, Colour};
+use crate::figure::Figure;
+use crate::objects::{DRAWINGS, Drawing};
+use crate::sprites::SpriteSet;
+use crate::truth::{Place, Setting, Weather};
+
+/// One kind of thing.
+#[derive(Clone, Debug)]
+pub(crate) struct Kind {
+    pub(crate) noun: String,
+    pub(crate) plural: String,
+    pub(crate) synonyms: Vec<(String, String)>,
+    pub(crate) places: Vec<Place>,
+    /// Paints it can have; empty for a sprite that keeps its own.
+    pub(crate) colours: Vec<Colour>,
+    pub(crate) span: f32,
+    pub(crate) tilts: bool,
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Drawing(usize),
+    /// Whether its name says a colour already ("black cat").
+    Sprite {
+        index: usize,
+        named_colour: bool,
+    },
+}
+
+impl Kind {
+    pub(crate) fn figure(&self, colour: Option<Colour>) -> Figure {
+        match self.source {
+            Source::Drawing(i) => {
+                Figure::Drawn(&DRAWINGS[i], colour.unwrap_or(DRAWINGS[i].colours[0]))
+            }
+            Source::Sprite { index, .. } => Figure::Sprite(index, colour),
+        }
+    }
+
+    /// Whether a caption may put a colour before its name.
+    pub(crate) fn takes_colour(&self) -> bool {
+        match self.source {
+            // "A white snowman" is true and says nothing.
+            Source::Drawing(i) => DRAWINGS[i].colours.len() > 1,
+            Source::Sprite { named_colour, .. } => !named_colour,
+        }
+    }
+
+    /// Where in `setting` it can be; none when it doesn't belong there.
+    pub(crate) fn place_in(&self, setting: Setting) -> Option<Place> {
+        let at_home = match (self.noun.as_str(), setting) {
+            // They would vanish among their like.
+            ("tree" | "pine tree" | "palm tree" | "christmas tree", Setting::Forest) => false,
+            ("house" | "hut" | "office building", Setting::City) => false,
+            ("snowy mountain" | "volcano", Setting::Mountains) => false,
+            ("snowman", Setting::Snow | Setting::Mountains) => true,
+            ("snowman", _) => false,
+            _ => true,
+        };
+        let has_water = matches!(setting, Setting::Beach | Setting::Lake);
+        let fits = |place: &&Place| **place != Place::Water || has_water;
+        self.places.iter().find(fits).copied().filter(|_| at_home)
+    }
+}
+
+fn drawn(index: usize, drawing: &Drawing) -> Kind {
+    let owned = |&(one, many): &(&str, &str)| (one.to_owned(), many.to_owned());
+    Kind {
+        noun: drawing.noun.to_owned(),
+        plural: drawing.plural.to_owned(),
+        synonyms: drawing.synonyms.iter().map(owned).collect(),
+        places: drawing.places.to_vec(),
+        colours: drawing.colours.to_vec(),
+        span: drawing.span,
+        tilts: drawing.tilts,
+        source: Source::Drawing(index),
+    }
+}
+
+/// The sprites' kinds when there is a set, otherwise the drawings'.
+pub(crate) fn kinds(sprites: Option<&SpriteSet>) -> Vec<Kind> {
+    let Some(set) = sprites else {
+        return DRAWINGS
+            .iter()
+            .enumerate()
+            .map(|(i, drawing)| drawn(i, drawing))
+            .collect();
+    };
+    let kind = |(index, sprite): (usize, &crate::sprites::Sprite)| {
+        let says = |word: &str| Colour::from_name(word).is_some();
+        let named_colour = sprite.name.split_whitespace().any(says);
+        let colours = COLOURS.into_iter().filter(|c| c.hue().is_some());
+        Kind {
+            noun: sprite.name.clone(),
+            plural: sprite.plural.clone(),
+            synonyms: Vec::new(),
+            places: vec![sprite.place],
+            colours: if sprite.can_turn() && !named_colour {
+                colours.collect()
+            } else {
+                Vec::new()
+            },
+            span: 1.0,
+            tilts: false,
+            source: Source::Sprite {
+                index,
+                named_colour,
+            },
+        }
+    };
+    set.sprites().iter().enumerate().map(kind).collect()
+}
+
+/// Weather that doesn't belong to a landscape.
+pub(crate) fn weather_fits(setting: Setting, weather: Weather) -> bool {
+    match weather {
+        Weather::Snowfall => !matches!(setting, Setting::Beach | Setting::Desert),
+        Weather::Rain => setting != Setting::Snow,
+        Weather::Clear | Weather::Cloudy | Weather::Fog => true,
+    }
+}
