@@ -61,6 +61,9 @@ pub struct GenerateArgs {
     /// How the noise levels are spaced, for samplers that work on them [default: the model's own]
     #[arg(long, value_name = "NAME", value_parser = spacing_parser())]
     pub schedule: Option<Spacing>,
+    /// DDIM's η: 0 adds no noise on the way, 1 as much as DDPM [default: 0]
+    #[arg(long, value_name = "F")]
+    pub eta: Option<f32>,
     /// Width of the picture [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub width: Option<usize>,
@@ -113,6 +116,9 @@ pub struct TrainArgs {
     /// Go on where the run's last checkpoint stands
     #[arg(long)]
     pub resume: bool,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,7 +135,7 @@ Examples:
 pub struct RenderArgs {
     /// How many scenes
     #[arg(long, value_name = "N")]
-    pub count: usize,
+    pub count: u64,
     /// The same seed gives the same scenes
     #[arg(long, value_name = "N")]
     pub seed: u64,
@@ -141,7 +147,7 @@ pub struct RenderArgs {
     pub out: PathBuf,
     /// Side of the square pictures in pixels
     #[arg(long, value_name = "PX", default_value_t = 256)]
-    pub size: usize,
+    pub size: u32,
 }
 
 #[derive(Debug, Args)]

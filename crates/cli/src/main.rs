@@ -1,1 +1,40 @@
-fn main() {}
+//! The program: arguments → plan → one match.
+
+mod args;
+mod bench;
+mod generate;
+mod interrupt;
+mod model;
+mod progress;
+mod scenes;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command, ScenesCommand};
+
+/// What the person asked for cannot be; clap exits with the same for options that it does not know.
+const USAGE: u8 = 2;
+/// Files, memory or the machine stood in the way.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Scenes(ScenesCommand::Render(args)) => scenes::render(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error
+                .downcast_ref::<velatura::Error>()
+                .is_some_and(velatura::Error::is_usage);
+            ExitCode::from(if usage { USAGE } else { FAILURE })
+        }
+    }
+}

@@ -35,6 +35,8 @@ pub struct Recipe {
     /// The spacing's name in AUTOMATIC1111's list.
     #[serde(skip)]
     pub schedule_label: String,
+    /// DDIM's η.
+    pub eta: f32,
     /// The scale of classifier-free guidance; 1 is none.
     pub guidance_scale: f32,
     /// Width in pixels.
@@ -68,7 +70,7 @@ impl Recipe {
     /// AUTOMATIC1111's text: the prompt, then `Negative prompt: …` where there is one, then one line of
     /// `Key: value` pairs separated by commas.
     pub fn parameters(&self) -> String {
-        let pairs = [
+        let mut pairs = vec![
             ("Steps", self.steps.to_string()),
             ("Sampler", self.sampler_label.clone()),
             ("Schedule type", self.schedule_label.clone()),
@@ -77,8 +79,11 @@ impl Recipe {
             ("Size", format!("{}x{}", self.width, self.height)),
             ("Model hash", self.model.hash.clone()),
             ("Model", self.model.name.clone()),
-            ("Version", format!("Velatura {}", self.version)),
         ];
+        if self.eta != 0.0 {
+            pairs.push(("Eta DDIM", self.eta.to_string()));
+        }
+        pairs.push(("Version", format!("Velatura {}", self.version)));
         let pairs: Vec<String> = pairs
             .iter()
             .map(|(key, value)| format!("{key}: {}", quoted(value)))
@@ -122,6 +127,7 @@ mod tests {
             sampler_label: "DPM++ 2M".into(),
             schedule: "karras".into(),
             schedule_label: "Karras".into(),
+            eta: 0.0,
             guidance_scale: 7.5,
             width: 512,
             height: 768,

@@ -97,6 +97,11 @@ impl ModelFolder {
         }
     }
 
+    /// The files that are compiled into the program; none for a folder on disk.
+    pub fn static_files(&self) -> Option<StaticFiles> {
+        self.files
+    }
+
     /// The folder; for a compiled-in model only its name.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -1,0 +1,40 @@
+//! From `--model`, `--variant`, `--precision` and `--threads` to an open model.
+
+use anyhow::{Result, bail};
+use velatura::Error;
+use velatura::checkpoint::ModelFolder;
+use velatura::pipeline::{Model, PrecisionChoice};
+use velatura_kernels::pool;
+
+use crate::args::{ModelArgs, PrecisionArg};
+
+/// Opens the model that was asked for, or the embedded one, and sets the threads. Reads configs, not weights.
+pub fn open(args: &ModelArgs) -> Result<Model> {
+    if let Some(threads) = args.threads {
+        pool::set_threads(usize::from(threads));
+    }
+    let folder = match &args.model {
+        Some(dir) => ModelFolder::open(dir)?,
+        None if velatura_models::DEFAULT.is_empty() => bail!(
+            "this program was built without an embedded model, because the repository had no models/default; \
+             name a model with --model DIR"
+        ),
+        None => {
+            if let Some(variant) = &args.variant {
+                return Err(Error::request("--variant", "--model with it", format!("{variant} alone")).into());
+            }
+            ModelFolder::from_static(velatura_models::DEFAULT_NAME, velatura_models::DEFAULT)?
+        }
+    };
+    Ok(Model::open(folder, args.variant.as_deref())?)
+}
+
+impl From<PrecisionArg> for PrecisionChoice {
+    fn from(arg: PrecisionArg) -> PrecisionChoice {
+        match arg {
+            PrecisionArg::Auto => PrecisionChoice::Auto,
+            PrecisionArg::F32 => PrecisionChoice::F32,
+            PrecisionArg::Bf16 => PrecisionChoice::Bf16,
+        }
+    }
+}

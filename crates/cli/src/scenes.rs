@@ -1,0 +1,41 @@
+//! `velatura scenes render`.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use velatura::Error;
+use velatura_scenes::{SceneConfig, SceneGenerator, SpriteSet};
+
+use crate::args::RenderArgs;
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// Sides in pixels between which a scene can be drawn and recognised.
+const SIDES: std::ops::RangeInclusive<u32> = 16..=4096;
+
+pub fn render(args: &RenderArgs) -> Result<()> {
+    if args.count == 0 {
+        return Err(Error::request("--count", "at least 1", args.count).into());
+    }
+    if !SIDES.contains(&args.size) {
+        let expected = format!("{} to {} pixels", SIDES.start(), SIDES.end());
+        return Err(Error::request("--size", expected, args.size).into());
+    }
+    interrupt::end_when_asked_twice();
+    let sprites = args.sprites.as_deref().map(SpriteSet::load).transpose()?.map(Arc::new);
+    let generator = SceneGenerator::new(SceneConfig { size: args.size, sprites, ..SceneConfig::default() })?;
+    let mut progress = Progress::new("scene", args.count as usize);
+    let result = generator.render_folder(
+        args.count,
+        args.seed,
+        &args.out,
+        Some(&mut |done, _| {
+            progress.step(done as usize);
+            !interrupt::asked()
+        }),
+    );
+    drop(progress);
+    result?;
+    eprintln!("{} scenes in {}", args.count, args.out.display());
+    Ok(())
+}
