@@ -75,6 +75,26 @@ impl Isa {
         Isa::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
+    /// Like [`run`](Isa::run), but with the bf16 dot product in [`Simd::dot_bf16`] and
+    /// [`Simd::store_bf16_raw`].
+    ///
+    /// # Panics
+    /// When the machine lacks it: call only where [`has_bf16_dot`] says so.
+    #[inline]
+    pub(crate) fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
+        assert!(self.has_bf16_dot(), "{self} has no bf16 dot product here");
+        // SAFETY: availability was asserted above.
+        #[cfg(target_arch = "x86_64")]
+        return unsafe { avx512::run_bf16(kernel) };
+        #[cfg(not(target_arch = "x86_64"))]
+        self.run(kernel)
+    }
+
+    /// Whether this is AVX-512 on a CPU with the bf16 dot product (`vdpbf16ps`).
+    pub fn has_bf16_dot(self) -> bool {
+        self == Isa::Avx512 && detected_bf16_dot()
+    }
+
     /// Runs `kernel` compiled for this instruction set.
     ///
     /// # Panics
@@ -117,6 +137,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// A vector of [`LANES`](Simd::LANES) numbers.
     type Vector: Copy;
+
+    /// Rows of the matrix product's micro-kernel.
+    const TILE_ROWS: usize;
+    /// Vectors per row of the matrix product's micro-kernel: `TILE_ROWS × TILE_VECTORS` sums, one
+    /// row of vectors and one broadcast fill the register file.
+    const TILE_VECTORS: usize;
+
+    /// Runs `kernel` as a function of its own, with this instruction set's features enabled: an
+    /// inner loop compiled apart from the code around it.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::Vector;
@@ -173,6 +203,34 @@ pub trait Simd: Copy + Send + Sync + 'static {
         yes: Self::Vector,
         no: Self::Vector,
     ) -> Self::Vector;
+    /// The bf16 numbers in the lower halves of the lanes' bits, as f32.
+    fn widen_low(self, pairs: Self::Vector) -> Self::Vector;
+    /// The bf16 numbers in the upper halves of the lanes' bits, as f32.
+    fn widen_high(self, pairs: Self::Vector) -> Self::Vector;
+    /// `sum + low(a)·low(b) + high(a)·high(b)` of bf16 pairs.
+    #[inline(always)]
+    fn dot_bf16(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let low = self.mul_add(self.widen_low(a), self.widen_low(b), sum);
+        self.mul_add(self.widen_high(a), self.widen_high(b), low)
+    }
+    /// Writes `LANES` numbers rounded to bf16.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` bf16 numbers; no alignment is needed.
+    #[inline(always)]
+    unsafe fn store_bf16_raw(self, to: *mut u16, x: Self::Vector) {
+        let mut numbers = [0.0; 16];
+        debug_assert!(Self::LANES <= numbers.len());
+        self.store(&mut numbers, x);
+        for (i, &number) in numbers[..Self::LANES].iter().enumerate() {
+            // SAFETY: the caller vouches for `LANES` numbers.
+            unsafe { to.add(i).write(half::bf16::from_f32(number).to_bits()) }
+        }
+    }
+    /// Asks for the cache line at `address` (which need not be valid) to come into the second-level
+    /// cache.
+    #[inline(always)]
+    fn prefetch(self, _address: *const f32) {}
     /// The sum of the lanes.
     fn reduce_add(self, a: Self::Vector) -> f32;
     /// The largest lane.
@@ -263,14 +321,14 @@ pub(crate) fn with_forced<T>(isa: Option<Isa>, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Whether [`active`] is AVX-512 on a CPU with the bf16 dot product (`vdpbf16ps`).
+/// Whether [`active`] [has the bf16 dot product](Isa::has_bf16_dot).
 pub fn has_bf16_dot() -> bool {
-    active() == Isa::Avx512 && detected_bf16_dot()
+    active().has_bf16_dot()
 }
 
 #[cfg(target_arch = "x86_64")]
 fn detected_bf16_dot() -> bool {
-    is_x86_feature_detected!("avx512bf16")
+    detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
 #[cfg(not(target_arch = "x86_64"))]

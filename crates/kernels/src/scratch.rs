@@ -1,43 +1,75 @@
-//! Buffers for one call's intermediate numbers, kept by each thread for the next call.
+//! Memory that starts on a cache line: owned, or kept by each thread for one call's intermediates.
 
 use std::cell::RefCell;
+use std::slice;
 
-/// A cache line of numbers, so that buffers start on one.
-#[derive(Clone, Copy)]
+/// A cache line.
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct Line([u32; 16]);
+
+/// Numbers of 32 bits (or twice as many of 16) that start on a cache line.
+#[derive(Clone, Debug)]
+pub(crate) struct Buffer {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+// SAFETY of the casts below: a `Line` is 64 bytes without padding, every bit pattern is a valid
+// number of each type, and `len` numbers of 32 bits fit into the lines.
+impl Buffer {
+    /// `len` zeros of 32 bits.
+    pub fn zeroed(len: usize) -> Self {
+        Buffer {
+            lines: vec![Line([0; 16]); len.div_ceil(16)],
+            len,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn as_f32(&self) -> &[f32] {
+        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub fn as_u32(&self) -> &[u32] {
+        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub fn as_f32_mut(&mut self) -> &mut [f32] {
+        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+
+    pub fn as_u16_mut(&mut self) -> &mut [u16] {
+        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 2 * self.len) }
+    }
+}
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Gives `f` a buffer of `len` numbers that starts on a cache line. Its contents are left over from
 /// earlier use. Calls nest.
 pub fn with<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
-    let lines = len.div_ceil(16);
-    let mut buffer = FREE.with_borrow_mut(|free| take(free, lines));
-    if buffer.len() < lines {
-        buffer.clear();
-        buffer.resize(lines, Line([0.0; 16]));
-    }
-    // SAFETY: a `Line` is sixteen numbers without padding, and `len` fits into the lines.
-    let numbers = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<f32>(), len) };
-    let result = f(numbers);
+    let mut buffer = FREE.with_borrow_mut(|free| take(free, len));
+    let result = f(&mut buffer.as_f32_mut()[..len]);
     FREE.with_borrow_mut(|free| free.push(buffer));
     result
 }
 
-/// The smallest free buffer that is large enough, else the largest one (to be grown), else none.
-fn take(free: &mut Vec<Vec<Line>>, lines: usize) -> Vec<Line> {
-    let best = (0..free.len()).min_by_key(|&i| {
-        let len = free[i].len();
-        if len >= lines {
-            (0, len)
-        } else {
-            (1, usize::MAX - len)
-        }
+/// The smallest free buffer that is large enough; else a new one in place of the largest.
+fn take(free: &mut Vec<Buffer>, len: usize) -> Buffer {
+    let best = (0..free.len()).min_by_key(|&i| match free[i].len() {
+        enough if enough >= len => (0, enough),
+        short => (1, usize::MAX - short),
     });
-    best.map_or_else(Vec::new, |i| free.swap_remove(i))
+    match best.map(|i| free.swap_remove(i)) {
+        Some(buffer) if buffer.len() >= len => buffer,
+        _ => Buffer::zeroed(len),
+    }
 }
 
 #[cfg(test)]

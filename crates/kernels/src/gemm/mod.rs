@@ -1,13 +1,33 @@
 //! Matrix products.
+//!
+//! The right-hand matrix is packed into panels of up to `TILE_VECTORS` vectors of columns, ahead of
+//! time ([`PackedMatrix`]) or as it is needed; the left-hand one is read where it lies, a number at
+//! a time. A micro-kernel (`tile.rs`) keeps six rows times one panel of sums in registers; the
+//! driver cuts the product into pieces that the caches hold. The sum over `k` is cut into pieces of
+//! fixed length, each summed on its own and then added, which also keeps rounding errors small.
 
-use crate::reference;
+pub(crate) mod driver;
+pub(crate) mod operands;
+pub(crate) mod packed;
+pub(crate) mod panels;
+pub(crate) mod tile;
+
+pub use packed::PackedMatrix;
+
+use crate::isa;
+use crate::pool;
+use crate::scratch;
+use driver::{OutRows, Product, Segment};
+use operands::{Left, Right};
+use panels::{PackRow, PackSource, Panels};
 
 /// The number format of packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// bfloat16 weights, products accumulated in f32.
+    /// bfloat16 weights. Where the CPU has the bf16 dot product, activations are rounded to bf16 too
+    /// on their way in; elsewhere they stay f32 and the weights are widened. Sums are f32 always.
     Bf16,
 }
 
@@ -29,80 +49,53 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
-/// The right-hand matrix of a product, packed once.
-#[derive(Clone, Debug)]
-pub struct PackedMatrix {
-    k: usize,
-    n: usize,
-    precision: Precision,
-    columns: Vec<f32>,
-}
-
-impl PackedMatrix {
-    /// Packs `weight: [n, k]`, as `nn.Linear` stores it.
-    pub fn from_rows(weight: &[f32], n: usize, k: usize, precision: Precision) -> Self {
-        assert_eq!(weight.len(), n * k);
-        let mut columns = vec![0.0; n * k];
-        for i in 0..n {
-            for j in 0..k {
-                columns[j * n + i] = weight[i * k + j];
-            }
-        }
-        Self::from_columns(&columns, k, n, precision)
-    }
-
-    /// Packs `b: [k, n]`.
-    pub fn from_columns(b: &[f32], k: usize, n: usize, precision: Precision) -> Self {
-        assert_eq!(b.len(), n * k);
-        let round = |&x: &f32| match precision {
-            Precision::F32 => x,
-            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
-        };
-        PackedMatrix {
-            k,
-            n,
-            precision,
-            columns: b.iter().map(round).collect(),
-        }
-    }
-
-    /// Rows: the length of the sums.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-    /// Columns: the outputs.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-    /// The number format.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-    /// Memory in bytes.
-    pub fn bytes(&self) -> usize {
-        self.columns.len() * 4
+impl Epilogue<'_> {
+    pub(crate) fn check(&self, m: usize, n: usize) {
+        assert!(
+            self.bias.is_none_or(|x| x.len() == n),
+            "a bias of shape [{n}]"
+        );
+        assert!(
+            self.residual.is_none_or(|x| x.len() == m * n),
+            "a residual of shape [{m}, {n}]"
+        );
     }
 }
 
-/// `out[m, n] = a[m, k] · b + bias + residual`.
+/// `out[m, n] = a[m, k] · b[k, n] + bias + residual`.
+///
+/// # Panics
+/// When a slice's length does not fit the shapes.
 pub fn matmul_packed(m: usize, a: &[f32], b: &PackedMatrix, out: &mut [f32], epilogue: &Epilogue) {
-    matmul(
+    let (k, n) = (b.k(), b.n());
+    assert_eq!(a.len(), m * k, "a left-hand matrix of shape [{m}, {k}]");
+    assert_eq!(out.len(), m * n, "an output of shape [{m}, {n}]");
+    epilogue.check(m, n);
+    let product = Product {
         m,
-        b.n,
-        b.k,
-        a,
-        Layout::Normal,
-        &b.columns,
-        Layout::Normal,
-        out,
-        false,
-    );
-    for (i, y) in out.iter_mut().enumerate() {
-        *y += epilogue.bias.map_or(0.0, |x| x[i % b.n]) + epilogue.residual.map_or(0.0, |x| x[i]);
-    }
+        left_k: k,
+        right_k: k,
+        left: Left::Rows(a),
+        right: b.right(),
+        panels: b.panels(),
+        segments: &[Segment {
+            left: 0,
+            right: 0,
+            len: k,
+        }],
+        rows: OutRows::Contiguous,
+        epilogue: *epilogue,
+        accumulate: false,
+    };
+    product.run(b.isa(), out);
 }
 
-/// `out[m, n] = op(a)[m, k] · op(b)[k, n]`, added to `out` when `accumulate`.
+/// `out[m, n] = op(a)[m, k] · op(b)[k, n]` in f32, added to `out` when `accumulate`.
+///
+/// A transposed `a` is stored as `[k, m]`, a transposed `b` as `[n, k]`.
+///
+/// # Panics
+/// When a slice's length does not fit the shapes.
 #[allow(clippy::too_many_arguments)]
 pub fn matmul(
     m: usize,
@@ -115,5 +108,139 @@ pub fn matmul(
     out: &mut [f32],
     accumulate: bool,
 ) {
-    reference::matmul::matmul(m, n, k, a, a_layout, b, b_layout, out, accumulate);
+    assert_eq!(a.len(), m * k, "a left-hand matrix of {m} × {k}");
+    assert_eq!(b.len(), k * n, "a right-hand matrix of {k} × {n}");
+    assert_eq!(out.len(), m * n, "an output of shape [{m}, {n}]");
+    let isa = isa::active();
+    let panels = packed::panels(isa, n);
+    let left = match a_layout {
+        Layout::Normal => Left::Rows(a),
+        Layout::Transposed => Left::Columns(a),
+    };
+    let right = match b_layout {
+        Layout::Normal => Right::Rows(b),
+        Layout::Transposed => Right::Columns(b),
+    };
+    // Many blocks of rows would each pack the whole right-hand matrix again: then it is packed
+    // ahead. With few rows and a long sum it may be far larger than the caches, and is packed in
+    // pieces where they are used.
+    if m > 256 && m >= k / 4 {
+        scratch::with(k * panels.padded(), |packed| {
+            match b_layout {
+                Layout::Normal => {
+                    let visit = |i| PackRow {
+                        row: i,
+                        offset: i * n,
+                    };
+                    let from = PackSource {
+                        source: b,
+                        stride: 1,
+                        k,
+                        visit,
+                    };
+                    panels::pack_f32(&panels, &from, packed);
+                }
+                Layout::Transposed => {
+                    let visit = |i| PackRow { row: i, offset: i };
+                    let from = PackSource {
+                        source: b,
+                        stride: k,
+                        k,
+                        visit,
+                    };
+                    panels::pack_f32(&panels, &from, packed);
+                }
+            }
+            multiply(
+                isa,
+                m,
+                k,
+                left,
+                Right::PackedF32(packed),
+                panels,
+                out,
+                accumulate,
+            );
+        });
+    } else {
+        multiply(isa, m, k, left, right, panels, out, accumulate);
+    }
+}
+
+/// Sums of at least this many terms may be cut into slabs.
+const SLAB: usize = 1024;
+
+/// Tasks that a product with a long sum is cut into.
+const SLAB_TASKS: usize = 16;
+
+/// `out = left · right` without an epilogue, cutting a long sum with few outputs into slabs.
+///
+/// The cut depends on the shape alone and the slabs are added in order, so that results depend
+/// neither on timing nor on the number of threads.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn multiply(
+    isa: isa::Isa,
+    m: usize,
+    k: usize,
+    left: Left,
+    right: Right,
+    panels: Panels,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let n = panels.n;
+    let product = |segments: &[Segment], out: &mut [f32], accumulate| {
+        let product = Product {
+            m,
+            left_k: k,
+            right_k: k,
+            left,
+            right,
+            panels,
+            segments,
+            rows: OutRows::Contiguous,
+            epilogue: Epilogue::default(),
+            accumulate,
+        };
+        product.run(isa, out);
+    };
+    let tasks = m.div_ceil(128) * panels.count;
+    let slabs = SLAB_TASKS.div_ceil(tasks.max(1)).min(k / SLAB).max(1);
+    if slabs == 1 || m * n == 0 {
+        return product(
+            &[Segment {
+                left: 0,
+                right: 0,
+                len: k,
+            }],
+            out,
+            accumulate,
+        );
+    }
+    scratch::with(slabs * m * n, |partial| {
+        pool::parallel_chunks_mut(partial, m * n, |slab, partial| {
+            let start = slab * k / slabs;
+            let len = (slab + 1) * k / slabs - start;
+            product(
+                &[Segment {
+                    left: start,
+                    right: start,
+                    len,
+                }],
+                partial,
+                false,
+            );
+        });
+        pool::parallel_chunks_mut(out, 1 << 14, |chunk, out| {
+            let start = chunk << 14;
+            if !accumulate {
+                out.fill(0.0);
+            }
+            for partial in partial.chunks_exact(m * n) {
+                for (y, &x) in out.iter_mut().zip(&partial[start..]) {
+                    *y += x;
+                }
+            }
+        });
+    });
 }

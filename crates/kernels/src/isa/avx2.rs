@@ -46,7 +46,18 @@ unsafe fn mask(count: usize) -> __m256i {
 impl Simd for Vectors {
     const LANES: usize = LANES;
     type Vector = __m256;
+    // 6 × 2 sums, 2 vectors of columns and a broadcast in sixteen registers.
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
 
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        unsafe { run(kernel) }
+    }
+    #[inline(always)]
+    fn prefetch(self, address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }
@@ -124,6 +135,17 @@ impl Simd for Vectors {
     #[inline(always)]
     fn select_less(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn widen_low(self, pairs: __m256) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs))) }
+    }
+    #[inline(always)]
+    fn widen_high(self, pairs: __m256) -> __m256 {
+        unsafe {
+            let upper = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
+            _mm256_and_ps(pairs, upper)
+        }
     }
     #[inline(always)]
     fn reduce_add(self, a: __m256) -> f32 {

@@ -1,6 +1,6 @@
 //! Eight lanes in plain Rust, which the compiler maps to what the compile target has.
 
-use super::Simd;
+use super::{Kernel, Simd};
 
 /// Lanes per vector: a cache line holds two, and 8 maps to one AVX or two SSE/NEON registers.
 pub const LANES: usize = 8;
@@ -23,6 +23,12 @@ impl Default for Vectors {
     }
 }
 
+/// Runs `kernel` as a function of its own.
+#[inline(never)]
+pub fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Vectors::new())
+}
+
 #[inline(always)]
 fn map(a: [f32; LANES], f: impl Fn(f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i]))
@@ -36,7 +42,14 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 impl Simd for Vectors {
     const LANES: usize = LANES;
     type Vector = [f32; LANES];
+    // 6 × 8 sums, 8 columns and a broadcast in SSE2's sixteen registers of four lanes.
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 1;
 
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        run(kernel)
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Vector {
         [x; LANES]
@@ -138,6 +151,14 @@ impl Simd for Vectors {
         no: Self::Vector,
     ) -> Self::Vector {
         std::array::from_fn(|i| if a[i] < b[i] { yes[i] } else { no[i] })
+    }
+    #[inline(always)]
+    fn widen_low(self, pairs: Self::Vector) -> Self::Vector {
+        map(pairs, |x| f32::from_bits(x.to_bits() << 16))
+    }
+    #[inline(always)]
+    fn widen_high(self, pairs: Self::Vector) -> Self::Vector {
+        map(pairs, |x| f32::from_bits(x.to_bits() & 0xffff_0000))
     }
     #[inline(always)]
     fn reduce_add(self, a: Self::Vector) -> f32 {

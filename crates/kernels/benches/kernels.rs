@@ -1,0 +1,237 @@
+//! Speed of products and convolutions in GFLOP/s and as a share of what the machine can do at all.
+//!
+//! `cargo bench -p velatura-kernels [-- FILTER]`. The peak is a loop of multiply-adds on registers,
+//! measured before every line because the clock wanders: compare shares, within one run.
+
+use std::hint::black_box;
+use std::time::Instant;
+use velatura_kernels::conv::{self, ConvShape, PackedConv, Padding};
+use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
+use velatura_kernels::isa::{self, Kernel, Simd};
+use velatura_kernels::pool;
+
+/// Multiply-adds on registers: as many sums as the micro-kernel has.
+struct RegisterLoop {
+    rounds: usize,
+}
+
+impl Kernel for RegisterLoop {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let mut sums = [simd.zero(); SUMS];
+        let (a, b) = (simd.splat(black_box(1e-8)), simd.splat(black_box(1e-9)));
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = simd.mul_add(a, b, *sum);
+            }
+        }
+        let mut total = 0.0;
+        for sum in sums {
+            total += simd.reduce_add(sum);
+        }
+        total
+    }
+}
+
+/// Enough to hide the latency of two multiply-adds per cycle, few enough for 16 registers.
+const SUMS: usize = 12;
+
+/// f32 GFLOP/s of all threads together.
+fn peak() -> f64 {
+    struct Lanes;
+    impl Kernel for Lanes {
+        type Output = usize;
+        fn run<S: Simd>(self, _: S) -> usize {
+            S::LANES
+        }
+    }
+    let (rounds, threads, isa) = (2_000_000, pool::threads(), isa::active());
+    let run = || {
+        pool::parallel_for(threads, |_| {
+            black_box(isa.run(RegisterLoop { rounds }));
+        });
+    };
+    let flops = 2 * rounds * SUMS * isa.run(Lanes) * threads;
+    flops as f64 / seconds(run) / 1e9
+}
+
+/// The fastest of several runs, which together take a fraction of a second.
+fn seconds(mut run: impl FnMut()) -> f64 {
+    run();
+    let (begin, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
+    while runs < 3 || (begin.elapsed().as_secs_f64() < 0.25 && runs < 1000) {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+struct Bench {
+    filter: Option<String>,
+}
+
+impl Bench {
+    fn line(&self, name: &str, multiply_adds: usize, run: impl FnMut()) {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !name.contains(filter))
+        {
+            return;
+        }
+        let peak = peak();
+        let seconds = seconds(run);
+        let speed = 2.0 * multiply_adds as f64 / seconds / 1e9;
+        println!(
+            "{name:<46} {:9.3} ms {speed:8.1} GFLOP/s {:5.1} % of f32 peak {peak:.0}",
+            seconds * 1e3,
+            100.0 * speed / peak
+        );
+    }
+
+    fn matmul(&self, (m, k, n): (usize, usize, usize)) {
+        let (a, b) = (numbers(m * k), numbers(k * n));
+        let mut out = vec![0.0; m * n];
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = PackedMatrix::from_columns(&b, k, n, precision);
+            self.line(
+                &format!("matmul {m}x{k}x{n} packed {precision:?}"),
+                m * k * n,
+                || {
+                    gemm::matmul_packed(m, &a, &packed, &mut out, &Epilogue::default());
+                },
+            );
+        }
+    }
+
+    /// The two products that the gradients of `y[m, n] = x[m, k] · wᵀ` take.
+    fn gradients(&self, (m, k, n): (usize, usize, usize)) {
+        let (x, dy, w) = (numbers(m * k), numbers(m * n), numbers(n * k));
+        let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
+        let normal = Layout::Normal;
+        self.line(
+            &format!("matmul {m}x{k}x{n} input gradient"),
+            m * k * n,
+            || {
+                gemm::matmul(m, k, n, &dy, normal, &w, normal, &mut dx, false);
+            },
+        );
+        self.line(
+            &format!("matmul {m}x{k}x{n} weight gradient"),
+            m * k * n,
+            || {
+                gemm::matmul(n, k, m, &dy, Layout::Transposed, &x, normal, &mut dw, false);
+            },
+        );
+    }
+
+    fn conv(&self, batch: usize, side: usize, (i, o): (usize, usize), stride: usize, train: bool) {
+        let shape = ConvShape {
+            batch,
+            height: side,
+            width: side,
+            in_channels: i,
+            out_channels: o,
+            kernel: 3,
+            stride,
+            padding: Padding::uniform(1),
+        };
+        let (x, dy, weight) = (
+            numbers(shape.input_len()),
+            numbers(shape.output_len()),
+            numbers(shape.weight_len()),
+        );
+        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), weight.clone());
+        let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
+        let work = shape.output_len() * i * 9;
+        let precisions: &[_] = if train {
+            &[Precision::F32]
+        } else {
+            &[Precision::F32, Precision::Bf16]
+        };
+        for &precision in precisions {
+            let packed = PackedConv::new(&weight, o, i, 3, precision);
+            self.line(&format!("{name} forward {precision:?}"), work, || {
+                conv::forward(&shape, &x, &packed, &mut y, &Epilogue::default());
+            });
+        }
+        if train {
+            let packed = PackedConv::for_input_gradient(&weight, o, i, 3, Precision::F32);
+            self.line(&format!("{name} input gradient"), work, || {
+                conv::backward_input(&shape, &dy, &packed, &mut dx);
+            });
+            self.line(&format!("{name} weight gradient"), work, || {
+                conv::backward_weight(&shape, &x, &dy, &mut dw);
+            });
+            self.line(
+                &format!("{name} packing twice, as if 1 add each"),
+                2 * weight.len(),
+                || {
+                    black_box(PackedConv::new(&weight, o, i, 3, Precision::F32));
+                    black_box(PackedConv::for_input_gradient(
+                        &weight,
+                        o,
+                        i,
+                        3,
+                        Precision::F32,
+                    ));
+                },
+            );
+        }
+    }
+}
+
+fn numbers(len: usize) -> Vec<f32> {
+    (0..len)
+        .map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0)
+        .collect()
+}
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let bench = Bench { filter };
+    println!("{}, {} threads", isa::active(), pool::threads());
+    // Training shapes of a small UNet and its autoencoder.
+    for shape in [
+        (4096, 576, 64),
+        (4096, 1152, 128),
+        (16384, 64, 64),
+        (4096, 192, 768),
+    ] {
+        bench.matmul(shape);
+        bench.gradients(shape);
+    }
+    for (batch, side, channels, stride) in [
+        (16, 16, (128, 128), 1),
+        (8, 64, (64, 64), 1),
+        (8, 32, (128, 128), 1),
+        (16, 32, (96, 96), 1),
+        (16, 32, (96, 96), 2),
+        (16, 8, (384, 384), 1),
+        (4, 128, (3, 32), 1),
+        (16, 32, (4, 96), 1),
+        (4, 128, (32, 3), 1),
+    ] {
+        bench.conv(batch, side, channels, stride, true);
+    }
+    // Stable Diffusion 1.5 at 512×512 with guidance.
+    for shape in [
+        (8192, 320, 320),
+        (2048, 640, 5120),
+        (512, 1280, 1280),
+        (128, 1280, 10240),
+    ] {
+        bench.matmul(shape);
+    }
+    for (side, channels) in [
+        (64, (320, 320)),
+        (32, (640, 640)),
+        (16, (1280, 1280)),
+        (8, (2560, 1280)),
+    ] {
+        bench.conv(2, side, channels, 1, false);
+    }
+}

@@ -1,0 +1,177 @@
+//! The gradients of a convolution.
+
+use super::patches::{Patches, Run};
+use super::{ConvShape, PackedConv};
+use crate::gemm::driver::{OutRows, Product, Segment};
+use crate::gemm::operands::{Left, Right};
+use crate::gemm::{self, Epilogue, Layout};
+use crate::{isa, pool, scratch};
+
+/// The gradient `dx: [B, H, W, I]` of [`forward`](super::forward)'s input from the gradient
+/// `dy: [B, OH, OW, O]` of its output: `dx[b, y, x, i] = Σ weight[o, i, dy, dx] · dy[b, (y + top −
+/// dy) / stride, (x + left − dx) / stride, o]` where the divisions leave no rest.
+///
+/// The pixels of one rest (`stride²` of them) meet the same taps, so that each kind is a convolution
+/// of stride 1 over `dy` with those taps, and no product with zero is computed.
+///
+/// # Panics
+/// When a slice's length does not fit the shape, or the weight was not packed
+/// [for the input gradient](PackedConv::for_input_gradient).
+pub fn backward_input(shape: &ConvShape, dy: &[f32], weight: &PackedConv, dx: &mut [f32]) {
+    weight.check(shape.kernel, shape.out_channels, shape.in_channels, true);
+    assert_eq!(
+        dy.len(),
+        shape.output_len(),
+        "an output gradient for {shape:?}"
+    );
+    assert_eq!(
+        dx.len(),
+        shape.input_len(),
+        "an input gradient for {shape:?}"
+    );
+    if shape.is_pointwise() {
+        let m = shape.batch * shape.height * shape.width;
+        return gemm::matmul_packed(m, dy, &weight.matrix, dx, &Epilogue::default());
+    }
+    for phase_row in 0..shape.stride.min(shape.height) {
+        for phase_column in 0..shape.stride.min(shape.width) {
+            input_phase(shape, dy, weight, dx, (phase_row, phase_column));
+        }
+    }
+}
+
+/// The taps of one axis that meet the pixels `phase, phase + stride, …`, from the last to the first
+/// (the order in which they were packed), each with the place in `dy` that it reads for the first
+/// pixel.
+fn phase_taps(shape: &ConvShape, before: usize, phase: usize) -> Vec<(usize, isize)> {
+    let meets =
+        |tap: &usize| (phase + before + shape.kernel * shape.stride - tap) % shape.stride == 0;
+    let place = |tap: usize| (phase + before) as isize - tap as isize;
+    (0..shape.kernel)
+        .rev()
+        .filter(meets)
+        .map(|tap| {
+            (
+                shape.kernel - 1 - tap,
+                place(tap).div_euclid(shape.stride as isize),
+            )
+        })
+        .collect()
+}
+
+/// The pixels `phase + (i, j) · stride` of `dx`.
+fn input_phase(
+    shape: &ConvShape,
+    dy: &[f32],
+    weight: &PackedConv,
+    dx: &mut [f32],
+    phase: (usize, usize),
+) {
+    let (stride, channels) = (shape.stride, shape.out_channels);
+    let rows = phase_taps(shape, shape.padding.top, phase.0);
+    let columns = phase_taps(shape, shape.padding.left, phase.1);
+    let (mut runs, mut segments) = (Vec::new(), Vec::new());
+    // With stride 1 all taps of a kernel row are neighbours in `dy`, and all of the packed weight is
+    // one piece. Otherwise each tap is a run of its own.
+    let taps = if stride == 1 { shape.kernel } else { 1 };
+    for &(tap_row, row) in &rows {
+        for &(tap_column, column) in columns.iter().step_by(taps) {
+            segments.push(Segment {
+                left: runs.len() * taps * channels,
+                right: (tap_row * shape.kernel + tap_column) * channels,
+                len: taps * channels,
+            });
+            runs.push(Run { row, column });
+        }
+    }
+    let left_k = runs.len() * taps * channels;
+    if stride == 1 || runs.is_empty() {
+        segments = vec![Segment {
+            left: 0,
+            right: 0,
+            len: left_k,
+        }];
+    }
+    let grid_height = (shape.height - phase.0).div_ceil(stride);
+    let grid_width = (shape.width - phase.1).div_ceil(stride);
+    let patches = Patches {
+        x: dy,
+        height: shape.out_height(),
+        width: shape.out_width(),
+        channels,
+        grid_height,
+        grid_width,
+        stride: 1,
+        runs,
+        taps,
+    };
+    let place = |pixel: usize| {
+        let (line, column) = (pixel / grid_width, pixel % grid_width);
+        let (batch, row) = (line / grid_height, line % grid_height);
+        (batch * shape.height + row * stride + phase.0) * shape.width + column * stride + phase.1
+    };
+    let product = Product {
+        m: shape.batch * grid_height * grid_width,
+        left_k,
+        right_k: weight.matrix.k(),
+        left: Left::Patches(&patches),
+        right: weight.matrix.right(),
+        panels: weight.matrix.panels(),
+        segments: &segments,
+        rows: if stride == 1 {
+            OutRows::Contiguous
+        } else {
+            OutRows::Mapped(&place)
+        },
+        epilogue: Epilogue::default(),
+        accumulate: false,
+    };
+    product.run(weight.matrix.isa(), dx);
+}
+
+/// The gradient `dw: [O, I, kh, kw]` of [`forward`](super::forward)'s weight: `dw[o, i, dy, dx] =
+/// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`.
+///
+/// # Panics
+/// When a slice's length does not fit the shape.
+pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    assert_eq!(x.len(), shape.input_len(), "an input for {shape:?}");
+    assert_eq!(
+        dy.len(),
+        shape.output_len(),
+        "an output gradient for {shape:?}"
+    );
+    assert_eq!(
+        dw.len(),
+        shape.weight_len(),
+        "a weight gradient for {shape:?}"
+    );
+    let (outputs, channels) = (shape.out_channels, shape.in_channels);
+    let pixels = shape.batch * shape.out_height() * shape.out_width();
+    if shape.is_pointwise() {
+        let (t, n) = (Layout::Transposed, Layout::Normal);
+        return gemm::matmul(outputs, channels, pixels, dy, t, x, n, dw, false);
+    }
+    let taps = shape.kernel * shape.kernel;
+    let columns = taps * channels;
+    let patches = shape.patches(x);
+    let isa = isa::active();
+    let panels = gemm::packed::panels(isa, columns);
+    scratch::with(outputs * columns, |by_tap| {
+        let (left, right) = (Left::Columns(dy), Right::Patches(&patches));
+        gemm::multiply(isa, outputs, pixels, left, right, panels, by_tap, false);
+        // [O, kh, kw, I] → [O, I, kh, kw]
+        if columns == 0 {
+            return;
+        }
+        let by_tap = &*by_tap;
+        pool::parallel_chunks_mut(dw, columns, |o, dw| {
+            let from = &by_tap[o * columns..][..columns];
+            for (i, dw) in dw.chunks_exact_mut(taps).enumerate() {
+                for (tap, to) in dw.iter_mut().enumerate() {
+                    *to = from[tap * channels + i];
+                }
+            }
+        });
+    });
+}

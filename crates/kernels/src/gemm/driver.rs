@@ -1,0 +1,258 @@
+//! Blocking: which task multiplies which rows by which panels, and in what pieces.
+
+use super::Epilogue;
+use super::operands::{Left, Right, Window};
+use super::panels::Panels;
+use super::tile::{self, Block, Store};
+use crate::isa::{Isa, Kernel, Simd};
+use crate::pool::{self, SharedMut};
+use crate::scratch;
+
+/// Steps of the sum per pass over a panel: 128 steps × 64 columns × 4 bytes = 32 KiB, two thirds of
+/// the first-level cache; a step is one f32 or a pair of bf16.
+const CHUNK_STEPS: usize = 128;
+
+/// Rows per task: 192 rows × 128 steps × 4 bytes = 96 KiB of left-hand numbers in the second-level
+/// cache, and enough rows to pay for reading (or packing) a panel.
+const BLOCK_ROWS: usize = 192;
+
+/// Products below this many multiply-adds run on the calling thread (tens of microseconds, the
+/// order of waking another one).
+const PARALLEL_WORK: usize = 1 << 19;
+
+/// Where the rows of the product go in `out`.
+#[derive(Clone, Copy)]
+pub(crate) enum OutRows<'a> {
+    /// One after the other.
+    Contiguous,
+    /// Row `r` goes to row `map(r)` of `out`.
+    Mapped(&'a (dyn Fn(usize) -> usize + Sync)),
+}
+
+/// A piece of the sum: columns of the left matrix from `left` on meet rows of the right one from
+/// `right` on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub left: usize,
+    pub right: usize,
+    pub len: usize,
+}
+
+/// `out = left[m, k] · right[k, n]` with everything around it.
+pub(crate) struct Product<'a> {
+    pub m: usize,
+    /// Columns of the left matrix.
+    pub left_k: usize,
+    /// Rows of the right matrix.
+    pub right_k: usize,
+    pub left: Left<'a>,
+    pub right: Right<'a>,
+    pub panels: Panels,
+    pub segments: &'a [Segment],
+    pub rows: OutRows<'a>,
+    pub epilogue: Epilogue<'a>,
+    pub accumulate: bool,
+}
+
+/// A cut of the work; see [`Product::plan`].
+#[derive(Clone, Copy)]
+struct Plan {
+    block_rows: usize,
+    blocks: usize,
+    groups: usize,
+    parallel: bool,
+}
+
+impl Product<'_> {
+    /// Multiplies with the instruction set that the panels were cut for.
+    pub fn run(&self, isa: Isa, out: &mut [f32]) {
+        let n = self.panels.n;
+        if self.m == 0 || n == 0 {
+            return;
+        }
+        let plan = self.plan();
+        let out = SharedMut::new(out);
+        let format = self.right.format(isa.has_bf16_dot());
+        let task = |index: usize| {
+            // Neighbouring tasks share panels.
+            let (group, block) = (index / plan.blocks, index % plan.blocks);
+            let row = block * plan.block_rows;
+            let task = Task {
+                product: self,
+                out,
+                row,
+                rows: plan.block_rows.min(self.m - row),
+                panels: (
+                    group * self.panels.count / plan.groups,
+                    (group + 1) * self.panels.count / plan.groups,
+                ),
+                format,
+            };
+            if format == tile::DOT {
+                isa.run_bf16(task)
+            } else {
+                isa.run(task)
+            }
+        };
+        let tasks = plan.blocks * plan.groups;
+        if plan.parallel {
+            pool::parallel_for(tasks, task);
+        } else {
+            (0..tasks).for_each(task);
+        }
+    }
+
+    /// Cuts rows and columns, never the sum: results do not depend on the number of threads.
+    fn plan(&self) -> Plan {
+        let depth: usize = self.segments.iter().map(|s| s.len).sum();
+        let parallel = self.m * self.panels.n * depth.max(1) >= PARALLEL_WORK;
+        let threads = if parallel { pool::threads() } else { 1 };
+        let mut blocks = self.m.div_ceil(BLOCK_ROWS);
+        if threads > 1 && blocks * self.panels.count < threads {
+            blocks = threads.min(self.m.div_ceil(6));
+        } else if blocks >= threads && blocks < 8 * threads {
+            blocks = blocks.next_multiple_of(threads);
+        }
+        let block_rows = self.m.div_ceil(blocks).next_multiple_of(6);
+        let blocks = self.m.div_ceil(block_rows);
+        // With few blocks of rows the columns are shared out too, four tasks per thread.
+        let groups = match threads {
+            1 => 1,
+            _ if blocks >= 4 * threads => 1,
+            _ => (4 * threads).div_ceil(blocks).min(self.panels.count),
+        };
+        Plan {
+            block_rows,
+            blocks,
+            groups,
+            parallel,
+        }
+    }
+}
+
+/// A block of rows times a range of panels.
+struct Task<'a> {
+    product: &'a Product<'a>,
+    out: SharedMut<f32>,
+    row: usize,
+    rows: usize,
+    panels: (usize, usize),
+    format: usize,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let product = self.product;
+        assert_eq!(product.panels.lanes, S::LANES);
+        let chunk = CHUNK_STEPS * if self.format == tile::F32 { 1 } else { 2 };
+        let widest = product
+            .segments
+            .iter()
+            .map(|s| s.len)
+            .max()
+            .unwrap_or(0)
+            .min(chunk);
+        let dot = self.format == tile::DOT;
+        let left_scratch = product.left.scratch(self.rows, widest, dot);
+        let right_scratch = match product.right.is_packed() {
+            true => 0,
+            false => widest * S::TILE_VECTORS * S::LANES,
+        };
+        // Scratch numbers keep their cache-line alignment when cut at a multiple of 16.
+        let left_scratch = left_scratch.next_multiple_of(16);
+        let mut places = [0; BLOCK_ROWS + 6];
+        scratch::with(left_scratch + right_scratch, |scratch| {
+            let (left, right) = scratch.split_at_mut(left_scratch);
+            self.multiply(simd, chunk, left, right, &mut places[..self.rows]);
+        });
+    }
+}
+
+impl Task<'_> {
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &self,
+        simd: S,
+        chunk: usize,
+        left_scratch: &mut [f32],
+        right_scratch: &mut [f32],
+        places: &mut [usize],
+    ) {
+        let product = self.product;
+        let n = product.panels.n;
+        let dot = self.format == tile::DOT;
+        for (i, place) in places.iter_mut().enumerate() {
+            *place = n * match product.rows {
+                OutRows::Contiguous => self.row + i,
+                OutRows::Mapped(map) => map(self.row + i),
+            };
+        }
+        let mut first = true;
+        for segment in product.segments {
+            let pieces = segment.len.div_ceil(chunk).max(1);
+            // Equal pieces, even so that bf16 pairs stay together.
+            let piece = segment.len.div_ceil(pieces).next_multiple_of(2);
+            let mut at = 0;
+            while at < segment.len || (first && segment.len == 0) {
+                let depth = piece.min(segment.len - at);
+                let window = Window {
+                    row: self.row,
+                    rows: self.rows,
+                    column: segment.left + at,
+                    columns: depth,
+                };
+                let view =
+                    product
+                        .left
+                        .view(simd, product.m, product.left_k, window, dot, left_scratch);
+                let depths = (segment.right + at, depth);
+                for index in self.panels.0..self.panels.1 {
+                    let panel = product.panels.get(index);
+                    let packed = product.right.panel(
+                        simd,
+                        &product.panels,
+                        product.right_k,
+                        panel,
+                        depths,
+                        right_scratch,
+                    );
+                    let pointer = |x: Option<&[f32]>, start: usize| {
+                        x.filter(|_| first)
+                            .map_or(std::ptr::null(), |x| x[start..].as_ptr())
+                    };
+                    let block = Block {
+                        depth,
+                        left: view,
+                        panel: packed,
+                        vectors: panel.vectors,
+                        // A packed matrix goes on with this panel's next rows, or the next panel.
+                        prefetch: packed.wrapping_add(depth * panel.width),
+                        store: Store {
+                            out: self.out.pointer(panel.start),
+                            rows: places,
+                            columns: panel.columns,
+                            accumulate: product.accumulate || !first,
+                            bias: pointer(product.epilogue.bias, panel.start),
+                            residual: pointer(product.epilogue.residual, panel.start),
+                        },
+                    };
+                    // SAFETY: the operands gave `rows × depth` and `depth × width` numbers, the
+                    // lengths of `out`, `bias` and `residual` were checked by whoever made the
+                    // product, and its tasks have different rows or columns.
+                    unsafe {
+                        match self.format {
+                            tile::DOT => block.run::<S, { tile::DOT }>(simd),
+                            tile::WIDENED => block.run::<S, { tile::WIDENED }>(simd),
+                            _ => block.run::<S, { tile::F32 }>(simd),
+                        }
+                    }
+                }
+                first = false;
+                at += depth.max(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Right-hand matrices that are packed once and multiplied often.
+
+use super::Precision;
+use super::operands::Right;
+use super::panels::{PackRow, PackSource, Panels, pack_bf16, pack_f32};
+use crate::isa::{self, Isa, Kernel, Simd};
+use crate::scratch::Buffer;
+
+/// The right-hand matrix `[k, n]` of a product, packed once into the layout that the micro-kernel
+/// reads.
+///
+/// It belongs to the instruction set that was [active](isa::active) when it was packed, and products
+/// with it run on that one.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    k: usize,
+    precision: Precision,
+    isa: Isa,
+    panels: Panels,
+    buffer: Buffer,
+}
+
+/// The panels of `n` columns for `isa`.
+pub(crate) fn panels(isa: Isa, n: usize) -> Panels {
+    struct Cut(usize);
+    impl Kernel for Cut {
+        type Output = Panels;
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) -> Panels {
+            Panels::new(self.0, S::LANES, S::TILE_VECTORS)
+        }
+    }
+    isa.run(Cut(n))
+}
+
+impl PackedMatrix {
+    /// Packs `weight: [n, k]`, as `nn.Linear` stores it.
+    ///
+    /// # Panics
+    /// When `weight` has another length.
+    pub fn from_rows(weight: &[f32], n: usize, k: usize, precision: Precision) -> Self {
+        assert_eq!(weight.len(), n * k, "a weight of shape [{n}, {k}]");
+        let visit = |i| PackRow { row: i, offset: i };
+        Self::pack(
+            n,
+            precision,
+            &PackSource {
+                source: weight,
+                stride: k,
+                k,
+                visit,
+            },
+        )
+    }
+
+    /// Packs `b: [k, n]`.
+    ///
+    /// # Panics
+    /// When `b` has another length.
+    pub fn from_columns(b: &[f32], k: usize, n: usize, precision: Precision) -> Self {
+        assert_eq!(b.len(), n * k, "a matrix of shape [{k}, {n}]");
+        let visit = |i| PackRow {
+            row: i,
+            offset: i * n,
+        };
+        Self::pack(
+            n,
+            precision,
+            &PackSource {
+                source: b,
+                stride: 1,
+                k,
+                visit,
+            },
+        )
+    }
+
+    pub(crate) fn pack<F: Fn(usize) -> PackRow + Sync>(
+        n: usize,
+        precision: Precision,
+        from: &PackSource<F>,
+    ) -> Self {
+        let isa = isa::active();
+        let (k, panels) = (from.k, panels(isa, n));
+        let buffer = match precision {
+            Precision::F32 => {
+                let mut buffer = Buffer::zeroed(k * panels.padded());
+                pack_f32(&panels, from, buffer.as_f32_mut());
+                buffer
+            }
+            Precision::Bf16 => {
+                let mut buffer = Buffer::zeroed(k.div_ceil(2) * panels.padded());
+                pack_bf16(&panels, from, buffer.as_u16_mut());
+                buffer
+            }
+        };
+        PackedMatrix {
+            k,
+            precision,
+            isa,
+            panels,
+            buffer,
+        }
+    }
+
+    /// Rows: the length of the sums.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns: the outputs.
+    pub fn n(&self) -> usize {
+        self.panels.n
+    }
+
+    /// The number format.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Memory in bytes.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len() * 4
+    }
+
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub(crate) fn panels(&self) -> Panels {
+        self.panels
+    }
+
+    pub(crate) fn right(&self) -> Right<'_> {
+        match self.precision {
+            Precision::F32 => Right::PackedF32(self.buffer.as_f32()),
+            Precision::Bf16 => Right::PackedBf16(self.buffer.as_u32()),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! How the columns of a product are cut into panels, and packing into them.
+
+use crate::pool::{self, SharedMut};
+
+/// The columns of a product, cut into panels of one to `TILE_VECTORS` vectors.
+///
+/// Packed, a panel of `w` columns is `[k][w]` numbers (bf16: `[k / 2][w]` pairs, the even row in the
+/// lower half), and the panels follow one another. Columns past `n` are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Panels {
+    pub n: usize,
+    pub lanes: usize,
+    /// Vectors over all panels.
+    vectors: usize,
+    pub count: usize,
+}
+
+/// One panel: columns `start..start + width`, of which `columns` are real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Panel {
+    pub start: usize,
+    pub vectors: usize,
+    pub width: usize,
+    pub columns: usize,
+}
+
+impl Panels {
+    pub fn new(n: usize, lanes: usize, tile_vectors: usize) -> Self {
+        let vectors = n.div_ceil(lanes);
+        Panels {
+            n,
+            lanes,
+            vectors,
+            count: vectors.div_ceil(tile_vectors),
+        }
+    }
+
+    /// Panel `index`; widths differ by at most one vector, so that none is a thin leftover.
+    pub fn get(&self, index: usize) -> Panel {
+        debug_assert!(index < self.count);
+        let first = index * self.vectors / self.count;
+        let vectors = (index + 1) * self.vectors / self.count - first;
+        let (start, width) = (first * self.lanes, vectors * self.lanes);
+        Panel {
+            start,
+            vectors,
+            width,
+            columns: width.min(self.n - start),
+        }
+    }
+
+    /// Columns with padding.
+    pub fn padded(&self) -> usize {
+        self.vectors * self.lanes
+    }
+}
+
+/// Where a packed number comes from: row `row` of the product's right-hand matrix is found at
+/// `source[offset + column · stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct PackRow {
+    pub row: usize,
+    pub offset: usize,
+}
+
+/// A right-hand matrix inside `source`. `visit(i)` for `i` in `0..k` names each row once, in the
+/// order that walks `source` best.
+pub(crate) struct PackSource<'a, F> {
+    pub source: &'a [f32],
+    pub stride: usize,
+    pub k: usize,
+    pub visit: F,
+}
+
+/// Numbers that one task packs: some tens of microseconds.
+const PACK_TASK: usize = 1 << 15;
+
+/// Packs in f32: `packed` has `k · panels.padded()` numbers.
+pub(crate) fn pack_f32<F: Fn(usize) -> PackRow + Sync>(
+    panels: &Panels,
+    from: &PackSource<F>,
+    packed: &mut [f32],
+) {
+    assert_eq!(packed.len(), from.k * panels.padded());
+    let shared = SharedMut::new(packed);
+    for_each_row(panels, from, |panel, row, offset| {
+        // SAFETY: each row of each panel is visited once.
+        let to = unsafe { shared.slice(panel.start * from.k + row * panel.width, panel.width) };
+        let (real, padding) = to.split_at_mut(panel.columns);
+        if from.stride == 1 {
+            let start = offset + panel.start;
+            real.copy_from_slice(&from.source[start..start + panel.columns]);
+        } else {
+            let column = from.source[offset + panel.start * from.stride..].iter();
+            for (to, &x) in real.iter_mut().zip(column.step_by(from.stride)) {
+                *to = x;
+            }
+        }
+        padding.fill(0.0);
+    });
+}
+
+/// Packs in bf16 pairs: `packed` has `k.div_ceil(2) · panels.padded() · 2` numbers and is zero.
+pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
+    panels: &Panels,
+    from: &PackSource<F>,
+    packed: &mut [u16],
+) {
+    assert_eq!(packed.len(), from.k.div_ceil(2) * panels.padded() * 2);
+    let shared = SharedMut::new(packed);
+    for_each_row(panels, from, |panel, row, offset| {
+        let pairs = panel.start * from.k.div_ceil(2) + row / 2 * panel.width;
+        for column in 0..panel.columns {
+            let x = from.source[offset + (panel.start + column) * from.stride];
+            let to = shared.pointer((pairs + column) * 2 + row % 2);
+            // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
+            unsafe { to.write(half::bf16::from_f32(x).to_bits()) }
+        }
+    });
+}
+
+fn for_each_row<F: Fn(usize) -> PackRow + Sync>(
+    panels: &Panels,
+    from: &PackSource<F>,
+    pack: impl Fn(Panel, usize, usize) + Sync,
+) {
+    let parts = (from.k * panels.padded())
+        .div_ceil(PACK_TASK * panels.count.max(1))
+        .max(1);
+    pool::parallel_for(panels.count * parts, |task| {
+        let panel = panels.get(task / parts);
+        let part = task % parts;
+        for i in part * from.k / parts..(part + 1) * from.k / parts {
+            let PackRow { row, offset } = (from.visit)(i);
+            assert!(row < from.k);
+            pack(panel, row, offset);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_cover_the_columns() {
+        for lanes in [8, 16] {
+            for tile_vectors in [1, 2, 4] {
+                for n in 0..300 {
+                    let panels = Panels::new(n, lanes, tile_vectors);
+                    let mut next = 0;
+                    for panel in (0..panels.count).map(|p| panels.get(p)) {
+                        assert_eq!(panel.start, next);
+                        assert!((1..=tile_vectors).contains(&panel.vectors));
+                        assert!(panel.columns > panel.width - lanes);
+                        next += panel.width;
+                    }
+                    assert_eq!(next, panels.padded());
+                    assert!(next >= n && next < n + lanes);
+                }
+            }
+        }
+    }
+}

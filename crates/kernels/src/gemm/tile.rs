@@ -1,0 +1,263 @@
+//! The micro-kernel: a few rows times one panel, all sums in registers.
+
+use crate::isa::{Kernel, Simd};
+
+/// Number format of a tile's operands: f32.
+pub(crate) const F32: usize = 0;
+/// bf16 pairs in the panel, widened; f32 on the left.
+pub(crate) const WIDENED: usize = 1;
+/// bf16 pairs on both sides, for the dot product.
+pub(crate) const DOT: usize = 2;
+
+/// The left-hand side of some rows: number `(row, depth)` stands at
+/// `start + row · row_stride + depth · depth_stride`. With [`DOT`] a number is a bf16 pair.
+#[derive(Clone, Copy)]
+pub(crate) struct LeftView {
+    pub start: *const f32,
+    pub row_stride: usize,
+    pub depth_stride: usize,
+}
+
+/// What happens to the sums of a block of rows × one panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Store<'a> {
+    pub out: *mut f32,
+    /// For each row of the block, where in `out` (and `residual`) the panel's first column stands.
+    pub rows: &'a [usize],
+    /// Real columns of the panel.
+    pub columns: usize,
+    /// Add to what `out` has.
+    pub accumulate: bool,
+    /// The panel's biases, or null.
+    pub bias: *const f32,
+    /// Added at the same places as `out`, or null.
+    pub residual: *const f32,
+}
+
+/// All rows of `store.rows` times a chunk of one panel.
+///
+/// `depth` counts numbers of the sum. `prefetch` is what will be read next.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a> {
+    pub depth: usize,
+    pub left: LeftView,
+    pub panel: *const f32,
+    pub vectors: usize,
+    pub prefetch: *const f32,
+    pub store: Store<'a>,
+}
+
+impl Block<'_> {
+    /// Multiplies.
+    ///
+    /// # Safety
+    /// The left view is valid for reading `rows × depth` numbers, the panel for `depth × width`
+    /// ([`WIDENED`], [`DOT`]: pairs, an odd depth rounded up), `out`, `bias` and `residual` at every
+    /// row's `columns`. The rows of `out` are nobody else's. With [`DOT`], `simd` has it.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd, const FORMAT: usize>(&self, simd: S) {
+        debug_assert!((1..=S::TILE_VECTORS).contains(&self.vectors));
+        // SAFETY: passed on.
+        unsafe {
+            match self.vectors {
+                1 => self.rows::<S, FORMAT, 1>(simd),
+                2 if S::TILE_VECTORS >= 2 => self.rows::<S, FORMAT, 2>(simd),
+                3 if S::TILE_VECTORS >= 3 => self.rows::<S, FORMAT, 3>(simd),
+                4 if S::TILE_VECTORS >= 4 => self.rows::<S, FORMAT, 4>(simd),
+                _ => unreachable!("a panel has at most TILE_VECTORS vectors"),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const FORMAT: usize, const V: usize>(&self, simd: S) {
+        // SAFETY: passed on.
+        unsafe {
+            if self.left.depth_stride == 1 {
+                self.tiles::<S, FORMAT, V, true>(simd);
+            } else {
+                debug_assert!(FORMAT == F32 && self.left.row_stride == 1);
+                self.tiles::<S, F32, V, false>(simd);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, const FORMAT: usize, const V: usize, const BY_ROW: bool>(
+        &self,
+        simd: S,
+    ) {
+        const { assert!(S::TILE_ROWS == 6) }
+        let rows = self.store.rows.len();
+        let lines = self.steps::<FORMAT>() * V * S::LANES / 16;
+        let mut row = 0;
+        while row + 6 <= rows {
+            // The next panel's lines come in over the first tiles, one per step of the sum.
+            let ahead = (row / 6 * self.steps::<FORMAT>()).min(lines);
+            let prefetch = self.prefetch.wrapping_add(ahead * 16);
+            simd.call(Tile::<6, V, FORMAT, BY_ROW> {
+                block: self,
+                row,
+                prefetch,
+            });
+            row += 6;
+        }
+        let prefetch = self.prefetch;
+        match rows - row {
+            0 => {}
+            1 => simd.call(Tile::<1, V, FORMAT, BY_ROW> {
+                block: self,
+                row,
+                prefetch,
+            }),
+            2 => simd.call(Tile::<2, V, FORMAT, BY_ROW> {
+                block: self,
+                row,
+                prefetch,
+            }),
+            3 => simd.call(Tile::<3, V, FORMAT, BY_ROW> {
+                block: self,
+                row,
+                prefetch,
+            }),
+            4 => simd.call(Tile::<4, V, FORMAT, BY_ROW> {
+                block: self,
+                row,
+                prefetch,
+            }),
+            _ => simd.call(Tile::<5, V, FORMAT, BY_ROW> {
+                block: self,
+                row,
+                prefetch,
+            }),
+        }
+    }
+
+    /// Steps of the inner loop.
+    #[inline(always)]
+    fn steps<const FORMAT: usize>(&self) -> usize {
+        if FORMAT == F32 {
+            self.depth
+        } else {
+            self.depth.div_ceil(2)
+        }
+    }
+}
+
+/// `R` rows from `row` on times `V` vectors of columns. `BY_ROW`: each row's numbers are contiguous;
+/// otherwise each step's are.
+struct Tile<'a, const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> {
+    block: &'a Block<'a>,
+    row: usize,
+    prefetch: *const f32,
+}
+
+impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Kernel
+    for Tile<'_, R, V, FORMAT, BY_ROW>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Block { left, store, .. } = self.block;
+        let steps = self.block.steps::<FORMAT>();
+        let start = left.start.wrapping_add(self.row * left.row_stride);
+        let mut rows = [start; R];
+        for (r, pointer) in rows.iter_mut().enumerate() {
+            *pointer = start.wrapping_add(r * left.row_stride);
+        }
+        // SAFETY (of reads): `Block::run`'s caller vouches for `rows × depth` numbers on the left.
+        let number = |r: usize, depth: usize| unsafe {
+            if BY_ROW {
+                rows[r].add(depth).read()
+            } else {
+                start.add(depth * left.depth_stride + r).read()
+            }
+        };
+        let mut sums = [[simd.zero(); V]; R];
+        let mut panel = self.block.panel;
+        for step in 0..steps {
+            simd.prefetch(self.prefetch.wrapping_add(step * 16));
+            let mut columns = [simd.zero(); V];
+            for (v, column) in columns.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for `steps × V` vectors in the panel.
+                *column = unsafe { simd.load_raw(panel.add(v * S::LANES)) };
+            }
+            panel = panel.wrapping_add(V * S::LANES);
+            match FORMAT {
+                WIDENED => {
+                    for r in 0..R {
+                        let a = simd.splat(number(r, 2 * step));
+                        for v in 0..V {
+                            sums[r][v] = simd.mul_add(a, simd.widen_low(columns[v]), sums[r][v]);
+                        }
+                    }
+                    if 2 * step + 1 < self.block.depth {
+                        for r in 0..R {
+                            let a = simd.splat(number(r, 2 * step + 1));
+                            for v in 0..V {
+                                sums[r][v] =
+                                    simd.mul_add(a, simd.widen_high(columns[v]), sums[r][v]);
+                            }
+                        }
+                    }
+                }
+                DOT => {
+                    for r in 0..R {
+                        let a = simd.splat(number(r, step));
+                        for v in 0..V {
+                            sums[r][v] = simd.dot_bf16(sums[r][v], a, columns[v]);
+                        }
+                    }
+                }
+                _ => {
+                    for r in 0..R {
+                        let a = simd.splat(number(r, step));
+                        for v in 0..V {
+                            sums[r][v] = simd.mul_add(a, columns[v], sums[r][v]);
+                        }
+                    }
+                }
+            }
+        }
+        debug_assert!(self.row + R <= store.rows.len());
+        debug_assert!(store.columns <= V * S::LANES && store.columns > (V - 1) * S::LANES);
+        for r in 0..R {
+            let offset = store.rows[self.row + r];
+            for v in 0..V {
+                let (at, count) = (v * S::LANES, (store.columns - v * S::LANES).min(S::LANES));
+                // SAFETY: the caller vouches for `columns` numbers at each row of `out` and
+                // `residual`, and of `bias`; `at + count <= columns`.
+                unsafe {
+                    let load = |from: *const f32| {
+                        if count == S::LANES {
+                            simd.load_raw(from)
+                        } else {
+                            simd.load_partial_raw(from, count)
+                        }
+                    };
+                    let mut y = sums[r][v];
+                    if !store.bias.is_null() {
+                        y = simd.add(y, load(store.bias.add(at)));
+                    }
+                    if !store.residual.is_null() {
+                        y = simd.add(y, load(store.residual.add(offset + at)));
+                    }
+                    let to = store.out.add(offset + at);
+                    if store.accumulate {
+                        y = simd.add(y, load(to));
+                    }
+                    if count == S::LANES {
+                        simd.store_raw(to, y);
+                    } else {
+                        simd.store_partial_raw(to, y, count);
+                    }
+                }
+            }
+        }
+    }
+}

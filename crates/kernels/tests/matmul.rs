@@ -1,0 +1,173 @@
+//! Matrix products against the plain loops in f64, at every tail, in every instruction set.
+
+mod common;
+
+use common::*;
+use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
+use velatura_kernels::{isa, pool, reference};
+
+/// Sizes around tiles of six rows and panels of up to 64 columns, sums of one piece and several.
+const SHAPES: &[(usize, usize, usize)] = &[
+    (1, 1, 1),
+    (5, 63, 3),
+    (6, 64, 8),
+    (7, 65, 9),
+    (13, 80, 127),
+    (12, 96, 128),
+    (11, 130, 129),
+    (193, 33, 257),
+    (200, 70, 40),
+    (64, 3, 300),
+    (300, 192, 64),
+    (2, 500, 385),
+];
+
+struct Case {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    want: Vec<f64>,
+    scale: Vec<f64>,
+}
+
+fn case(m: usize, n: usize, k: usize, layouts: (Layout, Layout)) -> Case {
+    let (a, b) = (random(m * k, 1), random(k * n, 2));
+    let multiply = |a: &[f64], b: &[f64]| {
+        let mut out = vec![0.0; m * n];
+        reference::matmul::matmul(m, n, k, a, layouts.0, b, layouts.1, &mut out, false);
+        out
+    };
+    let want = multiply(&widen(&a), &widen(&b));
+    let scale = multiply(&absolute(&widen(&a)), &absolute(&widen(&b)));
+    Case { a, b, want, scale }
+}
+
+fn check_packed(m: usize, n: usize, k: usize) {
+    let by_rows = case(m, n, k, (Layout::Normal, Layout::Transposed));
+    let by_columns = case(m, n, k, (Layout::Normal, Layout::Normal));
+    for isa in isas() {
+        isa::with(isa, || {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let rows = PackedMatrix::from_rows(&by_rows.b, n, k, precision);
+                let columns = PackedMatrix::from_columns(&by_columns.b, k, n, precision);
+                for (packed, case) in [(rows, &by_rows), (columns, &by_columns)] {
+                    assert_eq!(
+                        (packed.k(), packed.n(), packed.precision()),
+                        (k, n, precision)
+                    );
+                    let a = Misaligned::new(&case.a, 3);
+                    let mut out = Misaligned::new(&vec![f32::NAN; m * n], 1);
+                    gemm::matmul_packed(m, a.get(), &packed, out.get_mut(), &Epilogue::default());
+                    let bound = bound(k, precision == Precision::Bf16);
+                    let what = format!("{isa} {precision:?} {m}x{k}x{n}");
+                    assert_close(&what, out.get(), &case.want, &case.scale, bound);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn packed_products_of_all_shapes() {
+    for &(m, n, k) in SHAPES {
+        check_packed(m, n, k);
+    }
+}
+
+#[test]
+fn packed_products_at_every_tail() {
+    for n in 0..=34 {
+        check_packed(7, n, 5);
+    }
+    for m in 0..=14 {
+        check_packed(m, 17, 4);
+    }
+    for k in 0..=34 {
+        check_packed(3, 18, k);
+    }
+}
+
+#[test]
+fn bias_and_residual_are_added() {
+    for &(m, n, k) in SHAPES {
+        let mut case = case(m, n, k, (Layout::Normal, Layout::Normal));
+        let (bias, residual) = (random(n, 3), random(m * n, 4));
+        for (i, (y, s)) in case.want.iter_mut().zip(&mut case.scale).enumerate() {
+            let (b, r) = (f64::from(bias[i % n]), f64::from(residual[i]));
+            *y += b + r;
+            *s += b.abs() + r.abs();
+        }
+        for isa in isas() {
+            let packed = isa::with(isa, || {
+                PackedMatrix::from_columns(&case.b, k, n, Precision::F32)
+            });
+            let epilogue = Epilogue {
+                bias: Some(&bias),
+                residual: Some(&residual),
+            };
+            let mut out = vec![f32::NAN; m * n];
+            // The matrix remembers its instruction set.
+            gemm::matmul_packed(m, &case.a, &packed, &mut out, &epilogue);
+            assert_close(
+                &format!("{isa}"),
+                &out,
+                &case.want,
+                &case.scale,
+                bound(k, false),
+            );
+        }
+    }
+}
+
+#[test]
+fn transposed_and_accumulated_products() {
+    let long = [(17, 20, 5000), (100, 90, 2100), (700, 5, 30), (3, 2, 0)];
+    for &(m, n, k) in SHAPES.iter().chain(&long) {
+        for a_layout in [Layout::Normal, Layout::Transposed] {
+            for b_layout in [Layout::Normal, Layout::Transposed] {
+                let Case { a, b, want, scale } = case(m, n, k, (a_layout, b_layout));
+                for isa in isas() {
+                    let what = format!("{isa} {m}x{k}x{n} {a_layout:?} {b_layout:?}");
+                    isa::with(isa, || {
+                        let (a, b) = (Misaligned::new(&a, 1), Misaligned::new(&b, 5));
+                        let (a, b) = (a.get(), b.get());
+                        let mut out = vec![f32::NAN; m * n];
+                        gemm::matmul(m, n, k, a, a_layout, b, b_layout, &mut out, false);
+                        assert_close(&what, &out, &want, &scale, bound(k, false));
+                        gemm::matmul(m, n, k, a, a_layout, b, b_layout, &mut out, true);
+                        let twice: Vec<f64> = want.iter().map(|x| 2.0 * x).collect();
+                        let double: Vec<f64> = scale.iter().map(|x| 2.0 * x).collect();
+                        assert_close(&what, &out, &twice, &double, bound(k, false));
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The same bits whatever the number of threads.
+#[test]
+fn results_do_not_depend_on_threads() {
+    let shapes = [
+        (500, 70, 300),
+        (64, 64, 5000),
+        (3, 700, 500),
+        (1000, 20, 40),
+    ];
+    let products = || -> Vec<Vec<u32>> {
+        let product = |&(m, n, k): &(usize, usize, usize)| {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let mut out = vec![0.0; m * n];
+            let (t, normal) = (Layout::Transposed, Layout::Normal);
+            gemm::matmul(m, n, k, &a, t, &b, normal, &mut out, false);
+            out.iter().map(|x| x.to_bits()).collect()
+        };
+        shapes.iter().map(product).collect()
+    };
+    pool::set_threads(1);
+    let one = products();
+    for threads in [2, 3, 8] {
+        pool::set_threads(threads);
+        assert!(one == products(), "{threads} threads");
+    }
+    pool::set_threads(0);
+}
