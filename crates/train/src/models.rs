@@ -1,0 +1,64 @@
+//! Finding, making and writing the components of a model.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use velatura::checkpoint::{Component, FloatType, save_component};
+use velatura_tensor::Parameter;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::optimizer::Named;
+use crate::random::{Purpose, mix};
+use crate::run_folder::RunFolder;
+
+/// The folder of the component `name` in `folder`, which is a model's folder or the component's own.
+pub fn component_dir(folder: &Path, name: &str) -> PathBuf {
+    let below = folder.join(name);
+    if below.is_dir() || !folder.join("config.json").is_file() { below } else { folder.to_path_buf() }
+}
+
+/// Opens the component that the run goes on from: of the newest checkpoint, else of `[model] base`; none where fresh
+/// weights are wanted.
+///
+/// # Errors
+/// It is there but cannot be read.
+pub fn open(config: &Config, run: &RunFolder, name: &str) -> Result<Option<Component>> {
+    let dir = match (run.checkpoint(), &config.model.base) {
+        (Some(checkpoint), _) => checkpoint.join(name),
+        (None, Some(base)) => component_dir(base, name),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Component::open(&dir, None)?))
+}
+
+/// A table of the run's config as the JSON that the models read.
+pub fn table(table: Option<&toml::Table>) -> Value {
+    table.and_then(|table| serde_json::to_value(table).ok()).unwrap_or(Value::Null)
+}
+
+/// Names the table in an error about its values.
+pub fn in_table(run: &RunFolder, name: &'static str) -> impl Fn(velatura::Error) -> Error {
+    let file = run.config_file().to_path_buf();
+    move |error| Error::config(&file, format!("[{name}] {error}"))
+}
+
+/// The seed of a fresh component's weights.
+pub fn weights_seed(config: &Config, name: &str) -> u64 {
+    let position = name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    mix(config.run.seed, Purpose::Weights, position)
+}
+
+/// Writes the parameters of one component with their names and current values.
+///
+/// # Errors
+/// The disk is full or not writable; a value does not fit into `dtype`.
+pub fn save(dir: &Path, config: &Value, parameters: &[Parameter], dtype: FloatType) -> velatura::Result<()> {
+    let tensors = parameters.iter().map(|parameter| (parameter.name().to_string(), parameter.value().detach()));
+    save_component(dir, config, tensors, dtype)
+}
+
+/// The parameters of a component under its name.
+pub fn named(component: &'static str, parameters: &[Parameter]) -> Vec<Named> {
+    parameters.iter().map(|parameter| Named { component, parameter: parameter.clone() }).collect()
+}

@@ -1,0 +1,243 @@
+//! Training the autoencoder: pictures in, the same pictures out, through latents kept near a normal distribution.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use image::RgbImage;
+use velatura::checkpoint::FloatType;
+use velatura::vae::{AutoencoderKl, VaeConfig};
+use velatura::weights::{Mode, Store};
+use velatura_tensor::tape::no_grad;
+use velatura_tensor::{Parameter, Tensor};
+
+use crate::config::{Config, Loss, Reconstruction};
+use crate::dataset::{Dataset, Skipped};
+use crate::error::{Error, Result};
+use crate::loader::MakeBatch;
+use crate::models;
+use crate::optimizer::Named;
+use crate::order::Order;
+use crate::picture::{append_window, grid, to_rgb};
+use crate::random::{Choices, Purpose, normals};
+use crate::run_folder::RunFolder;
+use crate::trainer::{self, Losses, Objective};
+use crate::{Options, Outcome};
+
+/// The loss of Rombach et al. 2022 without its perceptual and adversarial terms: the mean reconstruction error plus
+/// the KL divergence with a small weight.
+///
+/// `pixels: [B, H, W, 3]` in [-1, 1], `noise: [B, H/f, W/f, Z]`. Returns the loss, the reconstruction term and the KL
+/// divergence per picture. The weight counts as in that paper, where both terms are sums over a picture: so the mean
+/// is taken by dividing the divergence by the number of values in a picture, too.
+pub fn vae_loss(vae: &AutoencoderKl, loss: &Loss, pixels: &Tensor, noise: &Tensor) -> (Tensor, Tensor, Tensor) {
+    let latents = vae.encode(pixels);
+    let again = vae.decode(&latents.sample(noise));
+    let difference = again.sub(pixels);
+    let reconstruction = match loss.reconstruction {
+        Reconstruction::L1 => difference.abs().mean(),
+        Reconstruction::L2 => difference.square().mean(),
+    };
+    let kl = latents.kl();
+    let values = (pixels.len() / pixels.dim(0)) as f32;
+    let total = reconstruction.add(&kl.scale(loss.kl_weight / values));
+    (total, reconstruction, kl)
+}
+
+/// Runs the training of a VAE.
+///
+/// # Errors
+/// See [`crate::train`].
+pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outcome> {
+    let objective = VaeObjective::new(config, run)?;
+    trainer::run(&objective, config, &run.start(), options)
+}
+
+struct VaeObjective {
+    vae: AutoencoderKl,
+    /// Whether the config leaves the scaling of the latents to be measured.
+    measure_scaling: bool,
+    parameters: Vec<Parameter>,
+    loss: Loss,
+    source: Arc<PixelSource>,
+    samples: usize,
+}
+
+/// What the loader's threads need.
+struct PixelSource {
+    dataset: Dataset,
+    order: Order,
+    seed: u64,
+    batch: usize,
+    size: usize,
+    crop: usize,
+    /// Shape of a batch's latents.
+    latents: [usize; 4],
+    broken: Mutex<Vec<Skipped>>,
+}
+
+struct PixelBatch {
+    pixels: Tensor,
+    noise: Tensor,
+}
+
+/// Pictures by which the latents' deviation is measured: with 16×16 latents some 16 000 values a channel.
+const MEASURED: u64 = 64;
+
+impl VaeObjective {
+    fn new(config: &Config, run: &RunFolder) -> Result<VaeObjective> {
+        let (store, vae_config, measure_scaling) = match models::open(config, run, "vae")? {
+            Some(component) => {
+                let vae_config = VaeConfig::read(&component)?;
+                // A base model's factor is what its UNet expects; a fresh model's is unknown until it has learnt.
+                (Store::load(&component, Mode::Training), vae_config, config.model.base.is_none())
+            }
+            None => {
+                let value = models::table(config.vae.as_ref());
+                let vae_config = VaeConfig::from_json(&value).map_err(models::in_table(run, "vae"))?;
+                (Store::init(models::weights_seed(config, "vae")), vae_config, true)
+            }
+        };
+        let given = config.vae.as_ref().is_some_and(|table| table.contains_key("scaling_factor"));
+        let vae = AutoencoderKl::load(&vae_config, &store.root())?;
+        store.finish()?;
+
+        let data = &config.data;
+        let crop = data.crop.unwrap_or(data.size);
+        let factor = vae_config.factor();
+        if vae_config.in_channels != 3 || vae_config.out_channels != 3 {
+            return Err(Error::config(run.config_file(), "[vae] in_channels, out_channels: expected 3 (pictures are RGB)"));
+        }
+        if !crop.is_multiple_of(factor) || !data.size.is_multiple_of(factor) {
+            let message = format!("[data] size, crop: expected multiples of {factor}, by which the VAE divides them");
+            return Err(Error::config(run.config_file(), message));
+        }
+        let dataset = Dataset::open(config)?;
+        if !dataset.skipped().is_empty() {
+            eprintln!("{}", crate::dataset::summary(dataset.skipped()));
+        }
+        let batch = config.run.batch_size;
+        let source = PixelSource {
+            order: Order::new(config.run.seed, dataset.len()),
+            dataset,
+            seed: config.run.seed,
+            batch,
+            size: data.size,
+            crop,
+            latents: [batch, crop / factor, crop / factor, vae_config.latent_channels],
+            broken: Mutex::default(),
+        };
+        Ok(VaeObjective {
+            vae,
+            measure_scaling: measure_scaling && !given,
+            parameters: store.parameters(),
+            loss: config.loss.clone(),
+            source: Arc::new(source),
+            samples: config.sample.count,
+        })
+    }
+
+    /// 1 / deviation of the latents of a few pictures.
+    fn measured_scaling(&self) -> Result<f32> {
+        let (mut sum, mut squares, mut count) = (0.0f64, 0.0f64, 0usize);
+        for index in 0..MEASURED.min(self.source.dataset.len().unwrap_or(MEASURED)) {
+            let pixels = self.source.whole(index)?;
+            let mean = no_grad(|| self.vae.encode(&pixels)).mode();
+            sum += mean.as_slice().iter().map(|&z| f64::from(z)).sum::<f64>();
+            squares += mean.as_slice().iter().map(|&z| f64::from(z) * f64::from(z)).sum::<f64>();
+            count += mean.len();
+        }
+        let mean = sum / count as f64;
+        let deviation = (squares / count as f64 - mean * mean).max(0.0).sqrt();
+        // Latents that are all alike have no scale; 1 keeps the config valid.
+        Ok(if deviation > 1e-6 { (1.0 / deviation) as f32 } else { 1.0 })
+    }
+}
+
+impl PixelSource {
+    fn item(&self, index: u64) -> Result<RgbImage> {
+        let mut broken = |skipped: Skipped| {
+            let mut known = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            if !known.contains(&skipped) {
+                eprintln!("skipped: {skipped}");
+                known.push(skipped);
+            }
+        };
+        Ok(self.dataset.usable_item(index, self.size, &mut broken)?.picture)
+    }
+
+    fn batch(&self, step: u64) -> Result<PixelBatch> {
+        let mut choices = Choices::new(self.seed, Purpose::Choices, step);
+        let mut pixels = Vec::with_capacity(self.batch * self.crop * self.crop * 3);
+        for slot in 0..self.batch as u64 {
+            let picture = self.item(self.order.index((step - 1) * self.batch as u64 + slot))?;
+            let room = self.size - self.crop + 1;
+            append_window(&picture, choices.below(room), choices.below(room), self.crop, &mut pixels);
+        }
+        let noise = normals(self.seed, Purpose::Posterior, step, self.latents.iter().product());
+        Ok(PixelBatch {
+            pixels: Tensor::from_vec(pixels, &[self.batch, self.crop, self.crop, 3]),
+            noise: Tensor::from_vec(noise, &self.latents),
+        })
+    }
+
+    /// A whole picture for samples and measurements: `[1, size, size, 3]`. Of scenes that never end, ones that
+    /// training does not reach.
+    fn whole(&self, index: u64) -> Result<Tensor> {
+        const UNSEEN: u64 = 1 << 40;
+        let index = if self.dataset.len().is_none() { UNSEEN + index } else { index };
+        let mut pixels = Vec::with_capacity(self.size * self.size * 3);
+        append_window(&self.item(index)?, 0, 0, self.size, &mut pixels);
+        Ok(Tensor::from_vec(pixels, &[1, self.size, self.size, 3]))
+    }
+}
+
+impl Objective for VaeObjective {
+    type Batch = PixelBatch;
+
+    fn parameters(&self) -> Vec<Named> {
+        models::named("vae", &self.parameters)
+    }
+
+    fn batches(&self) -> MakeBatch<PixelBatch> {
+        let source = Arc::clone(&self.source);
+        Arc::new(move |step| source.batch(step))
+    }
+
+    fn loss(&self, batch: PixelBatch) -> Losses {
+        let (total, reconstruction, kl) = vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise);
+        Losses { total, parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())] }
+    }
+
+    fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
+        models::save(&dir.join("vae"), &self.vae.config().to_json(), &self.parameters, dtype)
+    }
+
+    fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
+        let mut config = self.vae.config().clone();
+        if self.measure_scaling {
+            config.scaling_factor = self.measured_scaling()?;
+        }
+        config.sample_size = Some([self.source.size; 2]);
+        Ok(models::save(&dir.join("vae"), &config.to_json(), &self.parameters, dtype)?)
+    }
+
+    fn samples(&self) -> Result<Option<(RgbImage, String)>> {
+        let count = (self.samples as u64).min(self.source.dataset.len().unwrap_or(u64::MAX));
+        if count == 0 {
+            return Ok(None);
+        }
+        let side = self.source.size as u32;
+        let (mut above, mut below, mut error) = (Vec::new(), Vec::new(), 0.0);
+        for index in 0..count {
+            let pixels = self.source.whole(index)?;
+            let again = no_grad(|| self.vae.decode(&self.vae.encode(&pixels).mode())).clamp(-1.0, 1.0);
+            error += again.sub(&pixels).square().mean().item() / count as f32;
+            above.extend(to_rgb(pixels.as_slice(), side, side));
+            below.extend(to_rgb(again.as_slice(), side, side));
+        }
+        // Values span 2, so the peak's square is 4.
+        let remark = format!(" (originals above, PSNR {:.2} dB)", 10.0 * (4.0 / error.max(1e-12)).log10());
+        above.append(&mut below);
+        Ok(Some((grid(&above, count as usize), remark)))
+    }
+}
