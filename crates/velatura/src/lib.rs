@@ -7,6 +7,7 @@ mod fields;
 pub mod nn;
 pub mod unet;
 pub mod vae;
+pub mod tokenizer;
 pub mod weights;
 
 pub use error::{Error, Result};
