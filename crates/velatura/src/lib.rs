@@ -4,10 +4,13 @@ pub mod checkpoint;
 pub mod clip;
 pub mod error;
 mod fields;
+pub mod files;
+pub mod image;
+pub mod metadata;
 pub mod nn;
+pub mod tokenizer;
 pub mod unet;
 pub mod vae;
-pub mod tokenizer;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -62,6 +62,13 @@ impl Trace {
         Some((&entry.shape, numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()))
     }
 
+    /// The token ids that were recorded as `name`.
+    pub fn get_ids(&self, name: &str) -> Option<Vec<u32>> {
+        let entry = self.entries.get(name).filter(|entry| entry.dtype == Dtype::I64)?;
+        let (numbers, _) = entry.bytes.as_chunks::<8>();
+        numbers.iter().map(|&bytes| u32::try_from(i64::from_le_bytes(bytes)).ok()).collect()
+    }
+
     /// The names of all that was recorded, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
