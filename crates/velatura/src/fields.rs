@@ -20,7 +20,9 @@ impl Field for usize {
     const NAME: &'static str = "a positive integer";
     fn read(value: &Value) -> Option<Self> {
         // 2³¹ keeps every product of two sizes far from overflow.
-        usize::try_from(value.as_u64()?).ok().filter(|n| (1..=1 << 31).contains(n))
+        usize::try_from(value.as_u64()?)
+            .ok()
+            .filter(|n| (1..=1 << 31).contains(n))
     }
 }
 
@@ -55,12 +57,17 @@ impl<T: Field> Field for Vec<T> {
 impl<'a> Fields<'a> {
     /// The fields of `config`, which should be a `class` (the field `_class_name`, where there is one).
     pub fn of(config: &'a Value, class: &str) -> Result<Self> {
-        let Value::Object(map) = config else {
-            return Err(Error::config("{}", "a JSON object", shown(config)));
-        };
-        let fields = Fields(map);
+        let fields = Self::of_any_class(config)?;
         fields.only("_class_name", &[class.into()])?;
         Ok(fields)
+    }
+
+    /// The fields of `config`, whatever its class.
+    pub fn of_any_class(config: &'a Value) -> Result<Self> {
+        match config {
+            Value::Object(map) => Ok(Fields(map)),
+            other => Err(Error::config("{}", "a JSON object", shown(other))),
+        }
     }
 
     /// The value; none where the field is missing or null.
@@ -78,26 +85,40 @@ impl<'a> Fields<'a> {
 
     /// The field, or what diffusers takes where it is missing or null.
     pub fn get_or<T: Field>(self, name: &str, default: T) -> Result<T> {
-        self.value(name).map_or(Ok(default), |value| self.typed(name, value))
+        self.value(name)
+            .map_or(Ok(default), |value| self.typed(name, value))
     }
 
     fn typed<T: Field>(self, name: &str, value: &Value) -> Result<T> {
         if let Some(list) = value.as_array()
-            && let Some(bad) = list.iter().position(|item| T::read(&Value::Array(vec![item.clone()])).is_none())
+            && let Some(bad) = list
+                .iter()
+                .position(|item| T::read(&Value::Array(vec![item.clone()])).is_none())
             && T::NAME == "a list"
         {
-            return Err(Error::config(format!("{name}[{bad}]"), "a positive integer or a string as in the other places", shown(&list[bad])));
+            return Err(Error::config(
+                format!("{name}[{bad}]"),
+                "a positive integer or a string as in the other places",
+                shown(&list[bad]),
+            ));
         }
         T::read(value).ok_or_else(|| Error::config(name, T::NAME, shown(value)))
     }
 
     /// A list of `count` values, one per level; a single value stands for all of them.
-    pub fn per_level<T: Field + Clone>(self, name: &str, count: usize, default: Option<T>) -> Result<Vec<T>> {
+    pub fn per_level<T: Field + Clone>(
+        self,
+        name: &str,
+        count: usize,
+        default: Option<T>,
+    ) -> Result<Vec<T>> {
         match (self.value(name), default) {
             (Some(list @ Value::Array(_)), _) => {
                 let list: Vec<T> = self.typed(name, list)?;
                 let expected = || format!("one value, or {count}: one per block");
-                check(list.len() == count, name, expected, || format!("{} values", list.len()))?;
+                check(list.len() == count, name, expected, || {
+                    format!("{} values", list.len())
+                })?;
                 Ok(list)
             }
             (Some(value), _) => Ok(vec![self.typed(name, value)?; count]),
@@ -109,7 +130,9 @@ impl<'a> Fields<'a> {
     /// Refuses a field whose value is not among `supported`; missing and null are always allowed, because
     /// they stand for the default.
     pub fn only(self, name: &str, supported: &[Value]) -> Result<()> {
-        let Some(value) = self.value(name) else { return Ok(()) };
+        let Some(value) = self.value(name) else {
+            return Ok(());
+        };
         if supported.iter().any(|allowed| same(value, allowed)) {
             return Ok(());
         }
@@ -117,7 +140,11 @@ impl<'a> Fields<'a> {
             [] => vec!["null".to_owned()],
             values => values.iter().map(shown).collect(),
         };
-        Err(Error::config(name, format!("{} (nothing else is supported)", supported.join(" or ")), shown(value)))
+        Err(Error::config(
+            name,
+            format!("{} (nothing else is supported)", supported.join(" or ")),
+            shown(value),
+        ))
     }
 }
 
@@ -145,14 +172,23 @@ pub(crate) fn check<E: ToString, F: ToString>(
     expected: impl FnOnce() -> E,
     found: impl FnOnce() -> F,
 ) -> Result<()> {
-    if ok { Ok(()) } else { Err(Error::config(field, expected(), found())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Error::config(field, expected(), found()))
+    }
 }
 
 /// Every entry of `channels` divisible by `divisor`, as a group norm needs it.
 pub(crate) fn check_groups(field: &str, channels: &[usize], groups: usize) -> Result<()> {
     for (i, &c) in channels.iter().enumerate() {
         let field = format!("{field}[{i}]");
-        check(c % groups == 0, field, || format!("a multiple of norm_num_groups = {groups}"), || c)?;
+        check(
+            c % groups == 0,
+            field,
+            || format!("a multiple of norm_num_groups = {groups}"),
+            || c,
+        )?;
     }
     Ok(())
 }
@@ -172,10 +208,19 @@ mod tests {
         let config = json!({"a": -1, "b": [1, "x"], "c": 2, "d": null});
         let fields = Fields::of(&config, "Any").unwrap();
         let message = |error: Error| error.to_string();
-        assert_eq!(message(fields.get::<usize>("a").unwrap_err()), "field `a`: expected a positive integer, found -1");
-        assert_eq!(message(fields.get::<usize>("z").unwrap_err()), "field `z`: expected a positive integer, found no such field");
+        assert_eq!(
+            message(fields.get::<usize>("a").unwrap_err()),
+            "field `a`: expected a positive integer, found -1"
+        );
+        assert_eq!(
+            message(fields.get::<usize>("z").unwrap_err()),
+            "field `z`: expected a positive integer, found no such field"
+        );
         assert!(message(fields.get::<Vec<usize>>("b").unwrap_err()).starts_with("field `b[1]`"));
-        assert!(message(fields.only("c", &[1.into()]).unwrap_err()).ends_with("expected 1 (nothing else is supported), found 2"));
+        assert!(
+            message(fields.only("c", &[1.into()]).unwrap_err())
+                .ends_with("expected 1 (nothing else is supported), found 2")
+        );
         assert_eq!(fields.per_level::<usize>("c", 3, None).unwrap(), [2, 2, 2]);
         assert_eq!(fields.get_or("d", 7usize).unwrap(), 7);
         assert!(fields.only("c", &[json!(2.0)]).is_ok());
