@@ -182,7 +182,7 @@ pub fn name_pixel(rgb: [u8; 3]) -> Option<Colour> {
         h if h < 68.0 => (saturation >= 0.4 && value >= 0.6).then_some(Colour::Yellow),
         h if (80.0..168.0).contains(&h) => Some(Colour::Green),
         h if (196.0..250.0).contains(&h) => Some(Colour::Blue),
-        h if (256.0..302.0).contains(&h) => Some(Colour::Purple),
+        h if (256.0..294.0).contains(&h) => Some(Colour::Purple),
         h if (312.0..344.0).contains(&h) && value > 0.55 => Some(Colour::Pink),
         _ => None,
     }

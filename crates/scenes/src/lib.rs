@@ -14,11 +14,13 @@
 //! # Ok::<(), velatura_scenes::SceneError>(())
 //! ```
 
+mod arrange;
 mod backdrop;
 mod canvas;
 mod caption;
 mod catalogue;
 mod colour;
+mod config;
 mod error;
 mod figure;
 mod folder;
@@ -31,9 +33,10 @@ mod truth;
 mod words;
 
 pub use colour::{COLOURS, Colour, dominant, name_pixel};
+pub use config::SceneConfig;
 pub use error::SceneError;
 pub use folder::Progress;
-pub use plan::{SceneConfig, SceneGenerator};
+pub use plan::SceneGenerator;
 pub use scene::Scene;
 pub use sprites::{Sprite, SpriteSet};
 pub use truth::{Object, PixelBox, Place, Position, Setting, Size, Time, Truth, Weather};

@@ -47,18 +47,18 @@ impl Light {
                 sky: [Rgb(82, 52, 128), Rgb(226, 88, 96), Rgb(255, 176, 74)],
                 cloud: (Rgb(255, 176, 140), Rgb(190, 88, 120)),
                 haze: Rgb(255, 160, 96),
-                tint: [0.88, 0.7, 0.66],
-                ambient: (Rgb(236, 104, 70), 0.18),
-                object: [1.0, 0.93, 0.88],
+                tint: [0.94, 0.76, 0.7],
+                ambient: (Rgb(244, 120, 78), 0.16),
+                object: [1.0, 0.95, 0.92],
                 veil: (Rgb(255, 255, 255), 0.0),
             },
             Time::Night => Light {
-                sky: [Rgb(8, 12, 40), Rgb(20, 30, 78), Rgb(48, 64, 122)],
+                sky: [Rgb(10, 14, 48), Rgb(26, 38, 94), Rgb(64, 82, 148)],
                 cloud: (Rgb(92, 104, 148), Rgb(50, 58, 100)),
-                haze: Rgb(40, 54, 106),
-                tint: [0.34, 0.4, 0.58],
-                ambient: (Rgb(20, 28, 74), 0.24),
-                object: [0.84, 0.86, 0.96],
+                haze: Rgb(52, 68, 126),
+                tint: [0.48, 0.52, 0.66],
+                ambient: (Rgb(34, 44, 100), 0.18),
+                object: [0.88, 0.89, 0.97],
                 veil: (Rgb(255, 255, 255), 0.0),
             },
         };
@@ -71,7 +71,7 @@ impl Light {
             Time::Noon => 1.0,
             Time::Dawn => 0.92,
             Time::Sunset => 0.7,
-            Time::Night => 0.24,
+            Time::Night => 0.42,
         };
         let grey =
             |r: u8, g: u8, b: u8| Rgb(r, g, b).times([bright, bright, (bright * 1.05).min(1.0)]);
@@ -79,9 +79,9 @@ impl Light {
         let (cover, top, low, land) = match weather {
             Weather::Clear => return self,
             Weather::Cloudy => (grey(176, 190, 208), 0.45, 0.28, 0.06),
-            Weather::Rain => (grey(116, 128, 148), 0.78, 0.62, 0.22),
+            Weather::Rain => (grey(116, 128, 148), 0.74, 0.56, 0.12),
             Weather::Snowfall => (grey(194, 204, 218), 0.72, 0.6, 0.16),
-            Weather::Fog => (grey(212, 218, 224), 0.72, 0.82, 0.3),
+            Weather::Fog => (grey(214, 220, 226), 0.55, 0.58, 0.1),
         };
         self.sky = [
             self.sky[0].mix(cover, top),
@@ -91,10 +91,10 @@ impl Light {
         self.haze = self.haze.mix(cover, low);
         if weather == Weather::Rain {
             self.cloud = (grey(150, 160, 178), grey(96, 106, 126));
-            self.tint = self.tint.map(|factor| factor * 0.86);
+            self.tint = self.tint.map(|factor| factor * 0.92);
         }
         if weather == Weather::Fog {
-            self.veil = (self.haze, 0.14);
+            self.veil = (self.haze, 0.1);
         }
         let (colour, share) = self.ambient;
         self.ambient = (

@@ -4,6 +4,7 @@
 
 mod land;
 mod light;
+mod shore;
 mod sky;
 mod town;
 mod weather;
@@ -37,11 +38,11 @@ pub(crate) fn paint_behind(
     match setting {
         Setting::Meadow => land::meadow(canvas, &light, layout, random),
         Setting::Forest => land::forest(canvas, &light, layout, random),
-        Setting::Beach => land::beach(canvas, &light, layout, random),
+        Setting::Beach => shore::beach(canvas, &light, layout, random),
         Setting::Desert => land::desert(canvas, &light, layout, random),
         Setting::Snow => land::snow(canvas, &light, layout, random),
         Setting::Mountains => land::mountains(canvas, &light, layout, random),
-        Setting::Lake => land::lake(canvas, &light, layout, random),
+        Setting::Lake => shore::lake(canvas, &light, layout, random),
         Setting::City => town::city(canvas, &light, time, layout, random),
     }
     weather::behind(canvas, &light, weather, layout);

@@ -37,7 +37,6 @@ pub(super) fn paint(
                     x,
                     random.range(7.0, 24.0),
                     random.range(11.0, 16.0),
-                    random,
                 );
             }
         }
@@ -50,7 +49,6 @@ pub(super) fn paint(
                     x,
                     random.range(1.0, 10.0),
                     random.range(14.0, 19.0),
-                    random,
                 );
             }
         }
@@ -116,7 +114,7 @@ fn stars(canvas: &mut Canvas, layout: Layout, random: &mut Random) {
 }
 
 /// A cloud of width 2·`r`, flat at its foot.
-fn cloud(canvas: &mut Canvas, light: &Light, x: f32, y: f32, r: f32, random: &mut Random) {
+fn cloud(canvas: &mut Canvas, light: &Light, x: f32, y: f32, r: f32) {
     let (top, foot) = light.cloud;
     let puffs = [
         (-0.62, 0.12, 0.42),
@@ -127,8 +125,7 @@ fn cloud(canvas: &mut Canvas, light: &Light, x: f32, y: f32, r: f32, random: &mu
     ];
     for shade in [true, false] {
         for (dx, dy, s) in puffs {
-            let wobble = 1.0;
-            let size = r * s * wobble * 0.74;
+            let size = r * s * 0.74;
             if shade {
                 canvas.fill(
                     &ellipse(x + dx * r, y + dy * r + r * 0.12, size * 1.22, size),
@@ -142,6 +139,4 @@ fn cloud(canvas: &mut Canvas, light: &Light, x: f32, y: f32, r: f32, random: &mu
             }
         }
     }
-    // One draw for every cloud, whatever its form becomes: the stream stays in step.
-    let _ = random.unit();
 }

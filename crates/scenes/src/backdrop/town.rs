@@ -58,7 +58,9 @@ pub(super) fn city(
         Time::Noon => 0.0,
     };
     let lit = Rgb(255, 216, 120);
-    // Far skyline.
+    // Far skyline, before a strip of more houses that fills the gaps between its blocks.
+    let strip = light.far(Rgb(120, 136, 168), 0.62);
+    canvas.fill(&rect(-1.0, h - 7.0, 102.0, 17.0, 0.0), Look::Flat(strip));
     let mut x = -3.0;
     while x < 100.0 {
         let w = random.range(8.0, 14.0);

@@ -14,7 +14,7 @@ pub(super) fn behind(canvas: &mut Canvas, light: &Light, weather: Weather, layou
     let fog = light.haze;
     let all = rect(0.0, 0.0, 100.0, 100.0, 0.0);
     let at = h / 100.0;
-    canvas.fill_stops(&all, &[(0.0, fog, 0.5), (at, fog, 0.82), (1.0, fog, 0.3)]);
+    canvas.fill_stops(&all, &[(0.0, fog, 0.36), (at, fog, 0.44), (1.0, fog, 0.06)]);
 }
 
 /// What is in front of everything.

@@ -120,7 +120,7 @@ pub(crate) static DRAWINGS: &[Drawing] = &[
         things::umbrella,
     ),
     also(
-        thing("cup", "cups", &[Ground], ALL, 0.85, things::cup),
+        thing("cup", "cups", &[Ground], ALL, 0.95, things::cup),
         &[("mug", "mugs")],
     ),
     tilting(thing(

@@ -5,41 +5,44 @@ use crate::colour::{Ink, ink};
 
 pub(super) fn house(c: &mut Canvas, wall: &Ink) {
     c.fill(
-        &rect(66.0, 14.0, 11.0, 26.0, 1.0),
+        &rect(68.0, 10.0, 11.0, 26.0, 1.0),
         Look::Soft(ink(150, 96, 84)),
     );
-    c.fill(&rect(11.0, 44.0, 78.0, 53.0, 1.5), Look::Soft(*wall));
+    // A gable: the wall reaches up under the roof, so that most of what one sees is wall.
     c.fill(
-        &path("M 3 49 L 47 13 Q 50 10 53 13 L 97 49 L 91 52 L 9 52 Z"),
-        Look::Soft(ink(112, 74, 70)),
+        &path("M 10 44 L 50 14 L 90 44 L 90 97 L 10 97 Z"),
+        Look::Soft(*wall),
     );
+    let roof = path("M 50 5 L 98 42 L 92 50 L 50 18 L 8 50 L 2 42 Z");
+    c.fill(&roof, Look::Soft(ink(112, 74, 70)));
     c.fill(
-        &rect(42.0, 64.0, 17.0, 33.0, 4.0),
+        &rect(41.0, 64.0, 18.0, 33.0, 4.0),
         Look::Soft(ink(124, 78, 50)),
     );
     c.fill(
         &ellipse(55.0, 82.0, 1.5, 1.5),
         Look::Flat(Rgb(250, 214, 110)),
     );
-    for x in [19.0, 66.0] {
-        c.fill(
-            &rect(x, 60.0, 15.0, 15.0, 1.0),
-            Look::Flat(Rgb(252, 250, 244)),
-        );
-        c.fill(
-            &rect(x + 1.8, 61.8, 11.4, 11.4, 0.5),
-            Look::Down(Rgb(255, 240, 180), Rgb(250, 206, 110)),
-        );
-        let (mid, top) = (x + 7.5, 62.0);
-        c.fill(
-            &rect(mid - 0.8, top, 1.6, 11.0, 0.0),
-            Look::Flat(Rgb(252, 250, 244)),
-        );
-        c.fill(
-            &rect(x + 2.0, top + 5.0, 11.0, 1.6, 0.0),
-            Look::Flat(Rgb(252, 250, 244)),
-        );
-    }
+    window(c, 18.0, 58.0);
+    window(c, 67.0, 58.0);
+    c.fill(
+        &ellipse(50.0, 38.0, 8.0, 8.0),
+        Look::Flat(Rgb(252, 250, 244)),
+    );
+    c.fill(
+        &ellipse(50.0, 38.0, 6.0, 6.0),
+        Look::Down(Rgb(255, 240, 180), Rgb(250, 206, 110)),
+    );
+}
+
+/// A lit window of four panes.
+fn window(c: &mut Canvas, x: f32, y: f32) {
+    let frame = Look::Flat(Rgb(252, 250, 244));
+    c.fill(&rect(x, y, 15.0, 15.0, 1.0), frame);
+    let pane = rect(x + 1.8, y + 1.8, 11.4, 11.4, 0.5);
+    c.fill(&pane, Look::Down(Rgb(255, 240, 180), Rgb(250, 206, 110)));
+    c.fill(&rect(x + 6.7, y + 2.0, 1.6, 11.0, 0.0), frame);
+    c.fill(&rect(x + 2.0, y + 6.7, 11.0, 1.6, 0.0), frame);
 }
 
 pub(super) fn tree(c: &mut Canvas, leaves: &Ink) {

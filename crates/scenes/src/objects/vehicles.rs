@@ -1,6 +1,6 @@
 //! Things that drive, sail and fly.
 
-use crate::canvas::{Canvas, Look, Rgb, ellipse, path, polygon, rect};
+use crate::canvas::{Canvas, Look, Rgb, ellipse, path, rect};
 use crate::colour::{Ink, ink};
 
 const GLASS: (Rgb, Rgb) = (Rgb(226, 244, 252), Rgb(150, 200, 226));
@@ -146,24 +146,18 @@ pub(super) fn rocket(c: &mut Canvas, body: &Ink) {
 }
 
 pub(super) fn airplane(c: &mut Canvas, ink: &Ink) {
-    let wing = Ink::new(ink.dark, 0.2);
-    c.fill(
-        &polygon(&[(44.0, 48.0), (34.0, 22.0), (44.0, 22.0), (64.0, 48.0)]),
-        Look::Soft(wing),
-    );
-    c.fill(&path("M 5 28 L 16 28 L 30 48 L 12 54 Z"), Look::Soft(*ink));
+    let wing = Ink::new(ink.dark, 0.16);
+    c.fill(&path("M 46 48 L 36 18 L 46 18 L 68 48 Z"), Look::Soft(wing));
+    c.fill(&path("M 4 20 L 15 20 L 32 46 L 12 50 Z"), Look::Soft(*ink));
     let body =
-        path("M 8 50 Q 14 44 40 42 L 74 42 Q 96 44 97 54 Q 94 66 72 66 L 36 66 Q 12 62 8 50 Z");
+        path("M 6 46 Q 14 42 36 40 L 74 38 Q 98 41 98 54 Q 96 66 72 67 L 38 67 Q 10 64 6 46 Z");
     c.fill(&body, Look::Soft(*ink));
     c.fill(
-        &path("M 78 45 Q 89 46 92 52 L 79 52 Z"),
+        &path("M 79 41 Q 91 43 94 50 L 80 50 Z"),
         Look::Down(GLASS.0, GLASS.1),
     );
-    for x in [38.0, 47.0, 56.0, 65.0] {
-        c.fill(&ellipse(x, 50.0, 2.7, 3.2), Look::Flat(GLASS.0));
+    for x in [36.0, 46.0, 56.0, 66.0] {
+        c.fill(&ellipse(x, 48.0, 3.0, 3.4), Look::Flat(GLASS.0));
     }
-    c.fill(
-        &polygon(&[(42.0, 58.0), (64.0, 58.0), (40.0, 86.0), (28.0, 86.0)]),
-        Look::Soft(wing),
-    );
+    c.fill(&path("M 40 57 L 66 57 L 40 90 L 27 90 Z"), Look::Soft(wing));
 }

@@ -1,0 +1,132 @@
+//! What a generator may choose from, and in which shares.
+
+use std::sync::Arc;
+
+use crate::catalogue::{Kind, kinds, weather_fits};
+use crate::colour::{COLOURS, Colour};
+use crate::error::SceneError;
+use crate::sprites::SpriteSet;
+use crate::truth::{Setting, Time, Weather};
+
+/// What scenes are made of. The default has everything; the lists narrow it.
+#[derive(Clone, Debug)]
+pub struct SceneConfig {
+    /// Width and height of the picture in pixels, 32 to 2048.
+    pub size: u32,
+    /// Sprites in place of the objects drawn in code.
+    pub sprites: Option<Arc<SpriteSet>>,
+    pub settings: Vec<Setting>,
+    pub times: Vec<Time>,
+    pub weathers: Vec<Weather>,
+    /// Paints; a thing uses those of its own that are listed, or all of its own when none is.
+    pub colours: Vec<Colour>,
+    /// Nouns (singular); empty means all.
+    pub nouns: Vec<String>,
+    /// Share of scenes with two different things.
+    pub pair_share: f32,
+    /// Share of scenes with two or three of the same thing.
+    pub count_share: f32,
+    /// Share of single things drawn small, and the same share drawn big.
+    pub odd_size_share: f32,
+    /// Share of scenes in clear weather, where clear weather is listed; the others share the rest.
+    pub clear_share: f32,
+}
+
+impl Default for SceneConfig {
+    fn default() -> Self {
+        Self {
+            size: 128,
+            sprites: None,
+            settings: Setting::ALL.to_vec(),
+            times: Time::ALL.to_vec(),
+            weathers: Weather::ALL.to_vec(),
+            colours: COLOURS.to_vec(),
+            nouns: Vec::new(),
+            pair_share: 0.2,
+            count_share: 0.1,
+            odd_size_share: 0.07,
+            clear_share: 0.5,
+        }
+    }
+}
+
+impl SceneConfig {
+    /// Whether each field is possible by itself.
+    pub(crate) fn check(&self) -> Result<(), SceneError> {
+        if !(32..=2048).contains(&self.size) {
+            return Err(wrong("size", "32 to 2048", self.size.to_string()));
+        }
+        let lists = [
+            ("settings", self.settings.is_empty()),
+            ("times", self.times.is_empty()),
+            ("weathers", self.weathers.is_empty()),
+            ("colours", self.colours.is_empty()),
+        ];
+        if let Some((field, _)) = lists.into_iter().find(|&(_, empty)| empty) {
+            let expected = "a list with at least one entry";
+            return Err(wrong(field, expected, "empty".to_owned()));
+        }
+        let shares = [
+            ("count_share", self.count_share, 1.0),
+            ("pair_share", self.pair_share, 1.0 - self.count_share),
+            ("odd_size_share", self.odd_size_share, 0.5),
+            ("clear_share", self.clear_share, 1.0),
+        ];
+        for (field, share, most) in shares {
+            if !(0.0..=most).contains(&share) {
+                return Err(wrong(field, &format!("0 to {most}"), share.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The kinds of things left by the lists.
+    pub(crate) fn kinds(&self) -> Result<Vec<Kind>, SceneError> {
+        let mut kinds = kinds(self.sprites.as_deref());
+        for noun in &self.nouns {
+            if !kinds.iter().any(|kind| kind.noun == *noun) {
+                let known: Vec<&str> = kinds.iter().map(|kind| kind.noun.as_str()).collect();
+                let expected = format!("among: {}", known.join(", "));
+                return Err(wrong("nouns", &expected, format!("{noun:?}")));
+            }
+        }
+        kinds.retain(|kind| self.nouns.is_empty() || self.nouns.contains(&kind.noun));
+        kinds.retain(|kind| {
+            self.settings
+                .iter()
+                .any(|&setting| self.allows(kind, setting))
+        });
+        if kinds.is_empty() {
+            let expected = "such that one of the nouns belongs into one of them";
+            let found = format!("{:?} for {:?}", self.settings, self.nouns);
+            return Err(wrong("settings", expected, found));
+        }
+        for kind in &mut kinds {
+            if kind
+                .colours
+                .iter()
+                .any(|colour| self.colours.contains(colour))
+            {
+                kind.colours.retain(|colour| self.colours.contains(colour));
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// Whether `kind` belongs into `setting`, and `setting` has a weather.
+    pub(crate) fn allows(&self, kind: &Kind, setting: Setting) -> bool {
+        kind.place_in(setting).is_some()
+            && self
+                .weathers
+                .iter()
+                .any(|&weather| weather_fits(setting, weather))
+    }
+}
+
+fn wrong(field: &'static str, expected: &str, found: String) -> SceneError {
+    SceneError::Config {
+        field,
+        expected: expected.to_owned(),
+        found,
+    }
+}

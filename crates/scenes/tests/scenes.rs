@@ -1,0 +1,370 @@
+//! What every scene must be: the same on every machine, true, and to be seen.
+
+use std::collections::{BTreeMap, HashSet};
+
+use velatura_scenes::{
+    Colour, Place, Position, SceneConfig, SceneGenerator, Setting, Size, Truth, dominant,
+    vocabulary,
+};
+
+fn generator(size: u32) -> SceneGenerator {
+    SceneGenerator::new(SceneConfig {
+        size,
+        ..SceneConfig::default()
+    })
+    .expect("the default config")
+}
+
+/// FNV-1a, 64 bits.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[test]
+fn a_seed_means_the_same_picture_for_ever() {
+    // (seed, index, picture, truth and captions). A deliberate change of the drawings changes these
+    // numbers: print them, look at the sheets, and store the new ones.
+    let stored: &[(u64, u64, u64, u64)] = &[
+        (0, 0, 0x03d6461777e0ac33, 0x80ea91d445533c3c),
+        (0, 1, 0xce7c2e89f46a8ef0, 0x61b642dba0f3a8b3),
+        (1, 0, 0x5e79d2338bc5ad2a, 0xbdcfd7eb1ba44a4c),
+        (7, 1000000, 0x9df6a12011980b97, 0x0f21cbfa13248db5),
+        (u64::MAX, 5, 0xf24c8de0570ad11f, 0x1d39bd922e69c084),
+    ];
+    let generator = generator(96);
+    let found: Vec<(u64, u64, u64, u64)> = [(0, 0), (0, 1), (1, 0), (7, 1_000_000), (u64::MAX, 5)]
+        .into_iter()
+        .map(|(seed, index)| {
+            let scene = generator.scene(seed, index);
+            let said =
+                serde_json::to_string(&(&scene.truth, &scene.captions)).expect("truth is JSON");
+            (seed, index, hash(&scene.render()), hash(said.as_bytes()))
+        })
+        .collect();
+    assert_eq!(found, stored);
+}
+
+#[test]
+fn the_order_of_asking_changes_nothing() {
+    let (a, b) = (generator(64), generator(64));
+    let forwards: Vec<_> = (0..20).map(|i| a.scene(3, i).render()).collect();
+    let backwards: Vec<_> = (0..20).rev().map(|i| b.scene(3, i).render()).collect();
+    assert!(forwards.iter().eq(backwards.iter().rev()));
+    assert_ne!(forwards[0], forwards[1]);
+    assert_ne!(a.scene(3, 0).render(), a.scene(4, 0).render());
+}
+
+#[test]
+fn truth_survives_json() {
+    let scene = generator(64).scene(5, 8);
+    let text = serde_json::to_string(&scene.truth).expect("truth is JSON");
+    let read: Truth = serde_json::from_str(&text).expect("JSON is truth");
+    assert_eq!(read, scene.truth);
+}
+
+/// What is measured on the object drawn alone is what the truth says, and captions use no other
+/// colour word.
+#[test]
+fn colours_come_out_true() {
+    let generator = generator(128);
+    let (mut claimed, mut asked) = (0, 0);
+    for index in 0..600 {
+        let scene = generator.scene(11, index);
+        let mut instance = 0;
+        for object in &scene.truth.objects {
+            for _ in 0..object.count {
+                let alone = scene.render_object(instance).expect("an instance");
+                instance += 1;
+                let pixels = alone
+                    .pixels()
+                    .filter(|p| p.0[3] > 0)
+                    .map(|p| [p.0[0], p.0[1], p.0[2]]);
+                if let Some(colour) = object.colour {
+                    assert_eq!(
+                        dominant(pixels),
+                        Some(colour),
+                        "{index}: {}",
+                        scene.captions[0]
+                    );
+                }
+            }
+            if object.noun != "snowman" {
+                asked += 1;
+                claimed += usize::from(object.colour.is_some());
+            }
+        }
+        assert!(scene.render_object(instance).is_none());
+        let true_colours: HashSet<&str> = scene
+            .truth
+            .objects
+            .iter()
+            .filter_map(|o| o.colour.map(Colour::name))
+            .collect();
+        for caption in &scene.captions {
+            for word in words(caption) {
+                if let Some(colour) = Colour::from_name(word) {
+                    assert!(true_colours.contains(colour.name()), "{index}: {caption:?}");
+                }
+            }
+        }
+    }
+    assert!(
+        claimed * 10 >= asked * 9,
+        "only {claimed} of {asked} objects have a clear colour"
+    );
+}
+
+fn words(caption: &str) -> impl Iterator<Item = &str> {
+    caption.split([' ', ',']).filter(|word| !word.is_empty())
+}
+
+#[test]
+fn captions_use_known_words_and_only_what_is_there() {
+    let generator = generator(64);
+    let vocabulary: HashSet<String> = vocabulary().into_iter().collect();
+    assert_eq!(vocabulary, generator.vocabulary().into_iter().collect());
+    let nouns: Vec<String> = generator
+        .nouns()
+        .iter()
+        .map(|noun| (*noun).to_owned())
+        .collect();
+    let mut used = HashSet::new();
+    for index in 0..2000 {
+        let scene = generator.scene(2, index);
+        let captions = &scene.captions;
+        assert!((4..=6).contains(&captions.len()), "{captions:?}");
+        assert_eq!(
+            captions.len(),
+            captions.iter().collect::<HashSet<_>>().len()
+        );
+        for caption in captions {
+            for word in words(caption) {
+                assert!(
+                    vocabulary.contains(word),
+                    "{word:?} of {caption:?} is not in the vocabulary"
+                );
+                used.insert(word.to_owned());
+            }
+            for noun in &nouns {
+                let there = scene
+                    .truth
+                    .objects
+                    .iter()
+                    .any(|object| object.noun == *noun);
+                assert!(
+                    there || words(caption).all(|word| word != noun),
+                    "{noun} in {caption:?}"
+                );
+            }
+        }
+        for object in &scene.truth.objects {
+            let said = if object.count == 1 {
+                &object.noun
+            } else {
+                &object.plural
+            };
+            assert!(captions[0].contains(said.as_str()), "{captions:?}");
+        }
+        let apart = |list: &[&str]| {
+            list.iter()
+                .filter(|word| captions[0].contains(**word))
+                .count()
+        };
+        assert!(
+            apart(&["dawn", "noon", "sunset", "night"]) == 1,
+            "{}",
+            captions[0]
+        );
+    }
+    let unused: Vec<_> = vocabulary.difference(&used).collect();
+    assert!(unused.is_empty(), "never used: {unused:?}");
+}
+
+#[test]
+fn everything_is_inside_large_enough_and_where_it_is_said_to_be() {
+    let generator = generator(128);
+    let (mut singles, mut pairs, mut counts, mut heights) = (0, 0, 0, Vec::new());
+    for index in 0..1500 {
+        let scene = generator.scene(9, index);
+        let truth = &scene.truth;
+        for object in &truth.objects {
+            assert_eq!(object.boxes.len(), object.count as usize);
+            for b in &object.boxes {
+                assert!(
+                    b.x0 < b.x1 && b.y0 < b.y1 && b.x1 <= 128 && b.y1 <= 128,
+                    "{b:?}"
+                );
+                let (w, h) = (b.x1 - b.x0, b.y1 - b.y0);
+                assert!(w.max(h) >= 20, "{index}: {} is {w} × {h}", object.noun);
+            }
+            assert!(
+                object
+                    .boxes
+                    .windows(2)
+                    .all(|pair| pair[0].x1 <= pair[1].x0 + 6)
+            );
+            if object.place == Place::Water {
+                assert!(matches!(truth.setting, Setting::Beach | Setting::Lake));
+            }
+        }
+        match truth.objects.as_slice() {
+            [one] if one.count == 1 => {
+                singles += 1;
+                if one.size == Size::Normal {
+                    let b = one.boxes[0];
+                    heights.push((b.y1 - b.y0).max(b.x1 - b.x0));
+                }
+            }
+            [one] => {
+                assert!(one.count <= 3);
+                counts += 1;
+            }
+            [a, b] => {
+                pairs += 1;
+                let (a, b) = (a.boxes[0], b.boxes[0]);
+                assert!(match truth.relation.expect("a pair has a relation") {
+                    Position::LeftOf => a.x1 <= b.x0,
+                    Position::RightOf => b.x1 <= a.x0,
+                    Position::Above => a.y1 <= b.y0,
+                    Position::Below => b.y1 <= a.y0,
+                });
+            }
+            other => panic!("{} kinds of things", other.len()),
+        }
+    }
+    // Shares of 70, 20 and 10 % within four standard deviations of a binomial of 1500 draws.
+    assert!((980..=1120).contains(&singles), "{singles} single things");
+    assert!((240..=362).contains(&pairs), "{pairs} pairs");
+    assert!((103..=197).contains(&counts), "{counts} counted things");
+    let mean = heights.iter().sum::<u32>() as f32 / heights.len() as f32 / 128.0;
+    assert!(
+        (0.4..0.7).contains(&mean),
+        "single things are {mean} of the picture"
+    );
+}
+
+/// Every object differs from what is behind it.
+#[test]
+fn objects_stand_out() {
+    let generator = generator(64);
+    let mut faint: BTreeMap<String, usize> = BTreeMap::new();
+    for index in 0..800 {
+        let scene = generator.scene(4, index);
+        let picture = scene.render();
+        let Some(object) = scene.truth.objects.first() else {
+            continue;
+        };
+        let b = object.boxes[0];
+        // Mean colour inside the box against the mean along a frame around it.
+        let mean = |inside: bool| {
+            let (mut sum, mut count) = ([0f32; 3], 0f32);
+            for y in b.y0.saturating_sub(3)..(b.y1 + 3).min(64) {
+                for x in b.x0.saturating_sub(3)..(b.x1 + 3).min(64) {
+                    let within = (b.x0..b.x1).contains(&x) && (b.y0..b.y1).contains(&y);
+                    if within == inside {
+                        (0..3).for_each(|c| sum[c] += f32::from(picture.get_pixel(x, y).0[c]));
+                        count += 1.0;
+                    }
+                }
+            }
+            sum.map(|s| s / count.max(1.0))
+        };
+        let (inside, around) = (mean(true), mean(false));
+        let distance = (0..3).map(|c| (inside[c] - around[c]).abs()).sum::<f32>();
+        if distance < 15.0 {
+            *faint.entry(scene.captions[0].clone()).or_default() += 1;
+        }
+    }
+    assert!(
+        faint.len() <= 800 / 20,
+        "{} of 800 are faint: {faint:#?}",
+        faint.len()
+    );
+}
+
+#[test]
+fn a_config_narrows_what_is_drawn() {
+    let config = SceneConfig {
+        size: 48,
+        nouns: vec!["boat".to_owned(), "car".to_owned()],
+        colours: vec![Colour::Red, Colour::Blue],
+        settings: vec![Setting::Lake, Setting::Meadow],
+        pair_share: 0.0,
+        count_share: 0.0,
+        ..SceneConfig::default()
+    };
+    let generator = SceneGenerator::new(config).expect("a good config");
+    assert_eq!(generator.nouns(), ["car", "boat"]);
+    let mut seen = HashSet::new();
+    for index in 0..200 {
+        let truth = generator.scene(1, index).truth;
+        let [object] = truth.objects.as_slice() else {
+            panic!("{truth:?}")
+        };
+        assert!(
+            object
+                .colour
+                .is_none_or(|c| matches!(c, Colour::Red | Colour::Blue))
+        );
+        assert!(object.noun != "boat" || truth.setting == Setting::Lake);
+        seen.insert((object.noun.clone(), object.colour, truth.setting));
+    }
+    assert!(seen.len() >= 6, "{seen:?}");
+}
+
+#[test]
+fn an_impossible_config_is_refused_by_name() {
+    let wrong = |config: SceneConfig| {
+        SceneGenerator::new(config)
+            .expect_err("a wrong config")
+            .to_string()
+    };
+    let base = SceneConfig::default;
+    assert!(
+        wrong(SceneConfig { size: 0, ..base() }).contains("`size` must be 32 to 2048, but it is 0")
+    );
+    assert!(
+        wrong(SceneConfig {
+            size: 100_000,
+            ..base()
+        })
+        .contains("100000")
+    );
+    assert!(
+        wrong(SceneConfig {
+            settings: vec![],
+            ..base()
+        })
+        .contains("`settings`")
+    );
+    assert!(
+        wrong(SceneConfig {
+            pair_share: 0.95,
+            ..base()
+        })
+        .contains("`pair_share`")
+    );
+    assert!(
+        wrong(SceneConfig {
+            clear_share: f32::NAN,
+            ..base()
+        })
+        .contains("`clear_share`")
+    );
+    let unknown = wrong(SceneConfig {
+        nouns: vec!["cathedral".to_owned()],
+        ..base()
+    });
+    assert!(
+        unknown.contains("cathedral") && unknown.contains("mushroom"),
+        "{unknown}"
+    );
+    let nowhere = SceneConfig {
+        nouns: vec!["boat".to_owned()],
+        settings: vec![Setting::Desert],
+        ..base()
+    };
+    assert!(wrong(nowhere).contains("`settings`"));
+}
