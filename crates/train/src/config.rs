@@ -211,11 +211,14 @@ pub struct Loss {
     pub reconstruction: Reconstruction,
     /// The VAE's KL weight as the LDM paper counts it (sums over a picture): 1e-6 is Stable Diffusion's.
     pub kl_weight: f32,
+    /// The UNet's weighting by signal-to-noise ratio (Hang et al. 2023, where γ is 5); all timesteps alike if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_snr_gamma: Option<f32>,
 }
 
 impl Default for Loss {
     fn default() -> Self {
-        Loss { reconstruction: Reconstruction::L1, kl_weight: 1e-6 }
+        Loss { reconstruction: Reconstruction::L1, kl_weight: 1e-6, min_snr_gamma: None }
     }
 }
 
@@ -476,6 +479,10 @@ impl Config {
         ensure(
             self.loss.kl_weight.is_finite() && self.loss.kl_weight >= 0.0,
             format!("[loss] kl_weight: expected 0 or more, found {}", self.loss.kl_weight),
+        )?;
+        ensure(
+            self.loss.min_snr_gamma.is_none_or(|gamma| gamma.is_finite() && gamma > 0.0),
+            "[loss] min_snr_gamma: expected a number above 0".into(),
         )?;
         ensure(self.sample.steps > 0, "[sample] steps: expected at least 1, found 0".into())?;
         ensure(

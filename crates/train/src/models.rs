@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use velatura::checkpoint::{Component, FloatType, save_component};
+use velatura::checkpoint::{Component, FloatType, save_component, write_atomically};
 use velatura_tensor::Parameter;
 
 use crate::config::Config;
@@ -61,4 +61,16 @@ pub fn save(dir: &Path, config: &Value, parameters: &[Parameter], dtype: FloatTy
 /// The parameters of a component under its name.
 pub fn named(component: &'static str, parameters: &[Parameter]) -> Vec<Named> {
     parameters.iter().map(|parameter| Named { component, parameter: parameter.clone() }).collect()
+}
+
+/// Writes a JSON file, and the folder it stands in.
+///
+/// # Errors
+/// The disk is full or not writable.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> velatura::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(velatura::Error::io("make the folder", dir))?;
+    }
+    let text = serde_json::to_string_pretty(value).map_err(|error| velatura::Error::format(path, error.to_string()))?;
+    write_atomically(path, |out| std::io::Write::write_all(out, format!("{text}\n").as_bytes()))
 }

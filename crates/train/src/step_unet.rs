@@ -1,5 +1,513 @@
-use crate::config::Config;
-use crate::error::Result;
-use crate::{Options, Outcome};
+//! Training the denoiser, and with it the text encoder: latents with noise in, the noise (or the velocity) out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::RgbImage;
+use serde_json::{Value, json};
+use velatura::checkpoint::{Component, FloatType};
+use velatura::clip::{ClipTextConfig, ClipTextModel};
+use velatura::diffusion::{LossWeight, NoiseSchedule, PredictionType, Sampler, SchedulerConfig};
+use velatura::nn::check_finite;
+use velatura::pipeline::{Advice, Facts, Painter, Request};
+use velatura::tokenizer::Tokenizer;
+use velatura::unet::{Unet, UnetConfig};
+use velatura::vae::{AutoencoderKl, VaeConfig};
+use velatura::weights::{Mode, Store};
+use velatura_tensor::tape::no_grad;
+use velatura_tensor::{Parameter, Precision, Tensor};
+
+use crate::config::{Config, Sample, TokenizerKind};
+use crate::dataset::{Dataset, summary};
+use crate::error::{Error, Result};
+use crate::latents::{self, LatentCache};
+use crate::loader::MakeBatch;
+use crate::models;
+use crate::optimizer::Named;
+use crate::order::Order;
+use crate::picture::grid;
+use crate::random::{Choices, Purpose, normals};
 use crate::run_folder::RunFolder;
-pub fn train(_c: &Config, _r: &RunFolder, _o: &Options) -> Result<Outcome> { todo!() }
+use crate::trainer::{self, Losses, Objective};
+use crate::{Ending, Options, Outcome};
+
+/// The denoising loss: the mean squared error of the prediction for `add_noise(latents, noise, timesteps)`, weighted
+/// by timestep (Ho et al. 2020; Hang et al. 2023).
+///
+/// `latents`, `noise`: `[B, h, w, C]`, `context: [B, 77, D]`, one timestep for each of the B.
+pub fn denoising_loss(
+    unet: &Unet,
+    objective: &Denoising,
+    latents: &Tensor,
+    noise: &Tensor,
+    timesteps: &[usize],
+    context: &Tensor,
+) -> Tensor {
+    let Denoising { schedule, predicts, weight } = objective;
+    let noisy = schedule.add_noise(latents, noise, timesteps);
+    let target = predicts.target(schedule, latents, noise, timesteps);
+    let times: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let errors = unet.forward(&noisy, &times, context).sub(&target).square();
+    match weight {
+        LossWeight::Uniform => errors.mean(),
+        other => errors.scale_samples(&other.weights(schedule, *predicts, timesteps)).mean(),
+    }
+}
+
+/// What the denoiser is asked to do.
+#[derive(Clone, Debug)]
+pub struct Denoising {
+    /// How much noise each timestep has.
+    pub schedule: NoiseSchedule,
+    /// What is predicted.
+    pub predicts: PredictionType,
+    /// How much each timestep counts.
+    pub weight: LossWeight,
+}
+
+/// Runs the training of a UNet.
+///
+/// # Errors
+/// See [`crate::train`].
+pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outcome> {
+    match UnetObjective::new(config, run, options)? {
+        Some(objective) => trainer::run(&objective, config, &run.start(), options),
+        None => {
+            let step = run.start().step;
+            eprintln!("stopped while latents were encoded; `--resume` goes on from there");
+            Ok(Outcome { run: run.dir().to_path_buf(), step, loss: f32::NAN, ending: Ending::Stopped })
+        }
+    }
+}
+
+struct UnetObjective {
+    unet: Unet,
+    unet_parameters: Vec<Parameter>,
+    text_encoder: ClipTextModel,
+    /// Empty when the text encoder is frozen.
+    text_parameters: Vec<Parameter>,
+    /// Where the frozen text encoder lies, to be copied.
+    frozen_text: Option<PathBuf>,
+    tokenizer: Tokenizer,
+    vae: AutoencoderKl,
+    vae_dir: PathBuf,
+    scheduler: SchedulerConfig,
+    denoising: Denoising,
+    source: Arc<LatentSource>,
+    sample: Sample,
+    size: usize,
+}
+
+/// What the loader's threads need.
+struct LatentSource {
+    cache: LatentCache,
+    order: Order,
+    tokenizer: Tokenizer,
+    seed: u64,
+    batch: usize,
+    timesteps: usize,
+    caption_dropout: f32,
+    shift: f32,
+    scale: f32,
+}
+
+struct LatentBatch {
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Vec<usize>,
+    ids: Vec<u32>,
+}
+
+impl UnetObjective {
+    /// None if the run was asked to stop while latents were encoded.
+    fn new(config: &Config, run: &RunFolder, options: &Options) -> Result<Option<UnetObjective>> {
+        let (data, base) = (&config.data, config.model.base.as_deref());
+        // The configs first: what is wrong there should be said before hours of encoding.
+        let scheduler = scheduler(config, run)?;
+        // Training is DDPM's, whichever sampler the model is given.
+        let settings = scheduler.settings(Sampler::Ddpm).map_err(models::in_table(run, "scheduler"))?;
+        let vae_source = config.model.vae.as_deref().or(base).unwrap_or(Path::new("."));
+        let vae_dir = models::component_dir(vae_source, "vae");
+        let vae_component = Component::open(&vae_dir, None)?;
+        let vae_config = VaeConfig::read(&vae_component)?;
+        let factor = vae_config.factor();
+        if !data.size.is_multiple_of(factor) {
+            let message = format!("[data] size: expected a multiple of {factor}, by which the VAE divides it, found {}", data.size);
+            return Err(Error::config(run.config_file(), message));
+        }
+        let unet_component = models::open(config, run, "unet")?;
+        let mut unet_config = match &unet_component {
+            Some(component) => UnetConfig::read(component)?,
+            None => UnetConfig::from_json(&models::table(config.unet.as_ref())).map_err(models::in_table(run, "unet"))?,
+        };
+        let side = data.size / factor;
+        unet_config.check_latent_size(side, side)?;
+        unet_config.sample_size = Some([side; 2]);
+        if [unet_config.in_channels, unet_config.out_channels] != [vae_config.latent_channels; 2] {
+            let message = format!(
+                "[unet] in_channels, out_channels: expected {}, the latent_channels of the VAE, found {} and {}",
+                vae_config.latent_channels, unet_config.in_channels, unet_config.out_channels
+            );
+            return Err(Error::config(run.config_file(), message));
+        }
+        if base.is_none() && !config.model.train_text_encoder {
+            let message = "[model] train_text_encoder: a fresh text encoder knows nothing yet; only that of a base can stay as it is";
+            return Err(Error::config(run.config_file(), message));
+        }
+        let dataset = Arc::new(Dataset::open(config)?);
+        if !dataset.skipped().is_empty() {
+            eprintln!("{}", summary(dataset.skipped()));
+        }
+
+        // Encoding wants the packed weights of inference.
+        let vae_store = Store::load(&vae_component, Mode::Inference(Precision::F32));
+        let vae = AutoencoderKl::load(&vae_config, &vae_store.root())?;
+        vae_store.finish()?;
+        let cache_dir = data.cache.clone().unwrap_or_else(|| run.dir().join("cache"));
+        let request = latents::Request {
+            dir: &cache_dir,
+            dataset: Arc::clone(&dataset),
+            size: data.size,
+            component: &vae_component,
+            vae: &vae,
+            workers: data.workers,
+        };
+        let Some(cache) = LatentCache::open(&request, options.stop)? else { return Ok(None) };
+
+        let tokenizer = tokenizer(config, run, &cache, &dataset)?;
+        let (text_encoder, text_parameters, frozen_text) = text_encoder(config, run, &tokenizer)?;
+        let width = text_encoder.config().hidden_size;
+        if let Some(dim) = unet_config.cross_attention_dim.iter().find(|&&dim| dim != width) {
+            let message =
+                format!("[unet] cross_attention_dim: expected {width}, the text encoder's hidden_size, found {dim}");
+            return Err(Error::config(run.config_file(), message));
+        }
+        let unet_store = match &unet_component {
+            Some(component) => Store::load(component, Mode::Training),
+            None => Store::init(models::weights_seed(config, "unet")),
+        };
+        let mut unet = Unet::load(&unet_config, &unet_store.root())?;
+        unet_store.finish()?;
+        unet.recompute = config.model.recompute;
+
+        let denoising = Denoising {
+            schedule: NoiseSchedule::new(&settings),
+            predicts: settings.prediction_type,
+            weight: config.loss.min_snr_gamma.map_or(LossWeight::Uniform, LossWeight::MinSnr),
+        };
+        let source = LatentSource {
+            order: Order::new(config.run.seed, Some(cache.len())),
+            cache,
+            tokenizer: tokenizer.clone(),
+            seed: config.run.seed,
+            batch: config.run.batch_size,
+            timesteps: denoising.schedule.len(),
+            caption_dropout: data.caption_dropout,
+            shift: vae_config.shift_factor,
+            scale: vae_config.scaling_factor,
+        };
+        source.check_scale(&vae_dir);
+        Ok(Some(UnetObjective {
+            unet,
+            unet_parameters: unet_store.parameters(),
+            text_encoder,
+            text_parameters,
+            frozen_text,
+            tokenizer,
+            vae,
+            vae_dir,
+            scheduler,
+            denoising,
+            source: Arc::new(source),
+            sample: config.sample.clone(),
+            size: data.size,
+        }))
+    }
+
+    fn context(&self, ids: &[u32]) -> Tensor {
+        let forward = || self.text_encoder.forward(ids, self.source.batch);
+        if self.text_parameters.is_empty() { no_grad(forward) } else { forward() }
+    }
+
+    fn save_text(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
+        let dir = dir.join("text_encoder");
+        match &self.frozen_text {
+            Some(from) => copy_folder(from, &dir),
+            None => models::save(&dir, &self.text_encoder.config().to_json(), &self.text_parameters, dtype),
+        }
+    }
+}
+
+impl LatentSource {
+    fn batch(&self, step: u64) -> Result<LatentBatch> {
+        let mut choices = Choices::new(self.seed, Purpose::Choices, step);
+        let [h, w, z] = self.cache.shape();
+        let shape = [self.batch, h, w, z];
+        let each = h * w * z;
+        let posterior = normals(self.seed, Purpose::Posterior, step, self.batch * each);
+        let noise = normals(self.seed, Purpose::Noise, step, self.batch * each);
+        let mut latents = Vec::with_capacity(self.batch * each);
+        let (mut timesteps, mut ids) = (Vec::new(), Vec::new());
+        for (slot, noise) in posterior.chunks_exact(each).enumerate() {
+            let index = self.order.index((step - 1) * self.batch as u64 + slot as u64);
+            self.cache.append_sample(index, noise, &mut latents);
+            timesteps.push(choices.below(self.timesteps));
+            // Both numbers are drawn whatever the first says, so that one choice does not shift the others.
+            let (drop, which) = (choices.unit() < self.caption_dropout, choices.bits());
+            let captions = self.cache.captions_of(index);
+            let caption = match captions.len() {
+                0 => "",
+                _ if drop => "",
+                count => captions[(which % count as u64) as usize].as_str(),
+            };
+            ids.extend(self.tokenizer.encode(caption)?.ids);
+        }
+        for value in &mut latents {
+            *value = (*value - self.shift) * self.scale;
+        }
+        Ok(LatentBatch {
+            latents: Tensor::from_vec(latents, &shape),
+            noise: Tensor::from_vec(noise, &shape),
+            timesteps,
+            ids,
+        })
+    }
+
+    /// Says so if the latents are far from deviation 1, for which noise schedules are made.
+    fn check_scale(&self, vae: &Path) {
+        let [h, w, z] = self.cache.shape();
+        let zeros = vec![0.0; h * w * z];
+        let mut values = Vec::new();
+        for index in 0..self.cache.len().min(64) {
+            self.cache.append_sample(index, &zeros, &mut values);
+        }
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        let deviation = variance.sqrt() * f64::from(self.scale);
+        if !(0.7..=1.4).contains(&deviation) {
+            eprintln!(
+                "note: with the scaling_factor of {} the latents' deviation is {deviation:.2} and not about 1; noise \
+                 schedules are made for 1",
+                vae.join("config.json").display()
+            );
+        }
+    }
+}
+
+impl Objective for UnetObjective {
+    type Batch = LatentBatch;
+
+    fn parameters(&self) -> Vec<Named> {
+        let mut all = models::named("unet", &self.unet_parameters);
+        all.extend(models::named("text_encoder", &self.text_parameters));
+        all
+    }
+
+    fn batches(&self) -> MakeBatch<LatentBatch> {
+        let source = Arc::clone(&self.source);
+        Arc::new(move |step| source.batch(step))
+    }
+
+    fn loss(&self, batch: &LatentBatch) -> Losses {
+        let context = self.context(&batch.ids);
+        let LatentBatch { latents, noise, timesteps, .. } = batch;
+        let total = denoising_loss(&self.unet, &self.denoising, latents, noise, timesteps, &context);
+        Losses { total, parts: Vec::new() }
+    }
+
+    fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
+        models::save(&dir.join("unet"), &self.unet.config().to_json(), &self.unet_parameters, dtype)?;
+        if self.frozen_text.is_none() {
+            self.save_text(dir, dtype)?;
+        }
+        self.tokenizer.save(&dir.join("tokenizer"))
+    }
+
+    fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
+        models::save(&dir.join("unet"), &self.unet.config().to_json(), &self.unet_parameters, dtype)?;
+        self.save_text(dir, dtype)?;
+        self.tokenizer.save(&dir.join("tokenizer"))?;
+        copy_folder(&self.vae_dir, &dir.join("vae"))?;
+        let scheduler = self.scheduler.value();
+        let scheduler_class = scheduler["_class_name"].as_str().unwrap_or(SCHEDULER);
+        let index = json!({
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": "0.42.1",
+            "feature_extractor": [null, null],
+            "image_encoder": [null, null],
+            "requires_safety_checker": false,
+            "safety_checker": [null, null],
+            "scheduler": ["diffusers", scheduler_class],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        });
+        let advice = Advice {
+            steps: Some(self.sample.steps),
+            guidance_scale: Some(self.sample.guidance_scale),
+            width: Some(self.size),
+            height: Some(self.size),
+            ..Advice::default()
+        };
+        models::write_json(&dir.join("model_index.json"), &index)?;
+        models::write_json(&dir.join("velatura.json"), &advice)?;
+        models::write_json(&dir.join("scheduler").join("scheduler_config.json"), scheduler)?;
+        Ok(())
+    }
+
+    fn samples(&self) -> Result<Option<(RgbImage, String)>> {
+        let painter = Painter {
+            tokenizer: &self.tokenizer,
+            text_encoder: &self.text_encoder,
+            unet: &self.unet,
+            vae: &self.vae,
+            scheduler: &self.scheduler,
+        };
+        let facts = Facts {
+            advice: Advice::default(),
+            scheduler: self.scheduler.clone(),
+            sample_size: [self.size / self.vae.config().factor(); 2],
+            scale: self.vae.config().factor(),
+        };
+        let mut pictures = Vec::new();
+        for (number, prompt) in self.sample.prompts.iter().enumerate() {
+            let request = Request {
+                prompt: prompt.clone(),
+                steps: Some(self.sample.steps),
+                guidance: Some(self.sample.guidance_scale),
+                seed: Some(self.sample.seed + number as u64),
+                ..Request::default()
+            };
+            let plan = request.plan(&facts)?;
+            let painted = no_grad(|| painter.paint(&plan, None, &mut |_| std::ops::ControlFlow::Continue(())))?;
+            let image = painted.image;
+            pictures.extend(RgbImage::from_raw(image.width() as u32, image.height() as u32, image.pixels().to_vec()));
+        }
+        let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+        Ok((!pictures.is_empty()).then(|| (grid(&pictures, columns), String::new())))
+    }
+
+    fn diagnose(&self, batch: &LatentBatch) -> Option<String> {
+        let context = match check_finite("text_encoder", || no_grad(|| self.context(&batch.ids))) {
+            Ok(context) => context,
+            Err(error) => return Some(error.to_string()),
+        };
+        let LatentBatch { latents, noise, timesteps, .. } = batch;
+        let again = || no_grad(|| denoising_loss(&self.unet, &self.denoising, latents, noise, timesteps, &context));
+        check_finite("unet", again).err().map(|error| error.to_string())
+    }
+}
+
+/// The sampler that a model is given where the config names none.
+const SCHEDULER: &str = "DDIMScheduler";
+
+/// The noise schedule: of the config's table, else of the base, else Stable Diffusion's.
+fn scheduler(config: &Config, run: &RunFolder) -> Result<SchedulerConfig> {
+    if let (None, Some(base)) = (&config.scheduler, &config.model.base) {
+        let path = base.join("scheduler").join("scheduler_config.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        return Ok(SchedulerConfig::from_json(&text).map_err(|error| error.in_file(&path))?);
+    }
+    let mut value = json!({
+        "_class_name": SCHEDULER,
+        "_diffusers_version": "0.42.1",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+        "clip_sample": false,
+        "set_alpha_to_one": false,
+        "steps_offset": 1,
+    });
+    if let (Value::Object(given), Value::Object(all)) = (models::table(config.scheduler.as_ref()), &mut value) {
+        all.extend(given);
+    }
+    SchedulerConfig::from_value(value).map_err(models::in_table(run, "scheduler"))
+}
+
+/// The tokenizer: of the checkpoint, of the base, or made from the words of the captions.
+fn tokenizer(config: &Config, run: &RunFolder, cache: &LatentCache, dataset: &Dataset) -> Result<Tokenizer> {
+    let dir = match (run.checkpoint(), &config.model.base) {
+        (Some(checkpoint), _) => Some(checkpoint.join("tokenizer")),
+        // A model without a tokenizer of its own has CLIP's.
+        (None, Some(base)) => Some(base.join("tokenizer")).filter(|dir| dir.is_dir()),
+        (None, None) => None,
+    };
+    Ok(match (dir, config.model.tokenizer) {
+        (Some(dir), _) => Tokenizer::from_folder(&dir)?,
+        (None, TokenizerKind::Captions) if config.model.base.is_none() => {
+            let drawn = if let Dataset::Scenes(scenes) = dataset { scenes.vocabulary() } else { Vec::new() };
+            let said = cache.captions().flat_map(str::split_whitespace);
+            let words: std::collections::BTreeSet<&str> = said.chain(drawn.iter().map(String::as_str)).collect();
+            Tokenizer::train_words(words)?
+        }
+        (None, _) => Tokenizer::clip()?,
+    })
+}
+
+/// The text encoder, its parameters if it is trained, and the folder to copy it from if it is not.
+fn text_encoder(
+    config: &Config,
+    run: &RunFolder,
+    tokenizer: &Tokenizer,
+) -> Result<(ClipTextModel, Vec<Parameter>, Option<PathBuf>)> {
+    let trained = config.model.train_text_encoder;
+    if let (false, Some(base)) = (trained, &config.model.base) {
+        let dir = models::component_dir(base, "text_encoder");
+        let component = Component::open(&dir, None)?;
+        let store = Store::load(&component, Mode::Inference(Precision::F32));
+        let model = ClipTextModel::load(&ClipTextConfig::read(&component)?, &store.root())?;
+        store.finish()?;
+        check_vocabulary(model.config(), tokenizer, &component.config_path())?;
+        return Ok((model, Vec::new(), Some(dir)));
+    }
+    let (store, text_config, place) = match models::open(config, run, "text_encoder")? {
+        Some(component) => {
+            let text_config = ClipTextConfig::read(&component)?;
+            (Store::load(&component, Mode::Training), text_config, component.config_path())
+        }
+        None => {
+            let mut value = models::table(config.text_encoder.as_ref());
+            if let Value::Object(fields) = &mut value {
+                fields.entry("vocab_size").or_insert_with(|| tokenizer.vocab_size().into());
+                fields.entry("max_position_embeddings").or_insert_with(|| tokenizer.max_length().into());
+            }
+            let text_config = ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))?;
+            let store = Store::init(models::weights_seed(config, "text_encoder"));
+            (store, text_config, run.config_file().to_path_buf())
+        }
+    };
+    let model = ClipTextModel::load(&text_config, &store.root())?;
+    store.finish()?;
+    check_vocabulary(&text_config, tokenizer, &place)?;
+    Ok((model, store.parameters(), None))
+}
+
+/// A text encoder must have a row for every token and a place for every position.
+fn check_vocabulary(config: &ClipTextConfig, tokenizer: &Tokenizer, place: &Path) -> Result<()> {
+    for (field, needed, found) in [
+        ("vocab_size", tokenizer.vocab_size(), config.vocab_size),
+        ("max_position_embeddings", tokenizer.max_length(), config.max_position_embeddings),
+    ] {
+        if found < needed {
+            let message = format!("text encoder's {field}: expected at least {needed} for the tokenizer, found {found}");
+            return Err(Error::config(place, message));
+        }
+    }
+    Ok(())
+}
+
+/// Copies the files of a component.
+fn copy_folder(from: &Path, to: &Path) -> velatura::Result<()> {
+    std::fs::create_dir_all(to).map_err(velatura::Error::io("make the folder", to))?;
+    for entry in std::fs::read_dir(from).map_err(velatura::Error::io("read the folder", from))? {
+        let path = entry.map_err(velatura::Error::io("read the folder", from))?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            std::fs::copy(&path, to.join(name)).map_err(velatura::Error::io("copy", &path))?;
+        }
+    }
+    Ok(())
+}

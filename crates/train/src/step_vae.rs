@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
 use velatura::checkpoint::FloatType;
+use velatura::nn::check_finite;
 use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura::weights::{Mode, Store};
 use velatura_tensor::tape::no_grad;
@@ -203,7 +204,7 @@ impl Objective for VaeObjective {
         Arc::new(move |step| source.batch(step))
     }
 
-    fn loss(&self, batch: PixelBatch) -> Losses {
+    fn loss(&self, batch: &PixelBatch) -> Losses {
         let (total, reconstruction, kl) = vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise);
         Losses { total, parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())] }
     }
@@ -239,5 +240,10 @@ impl Objective for VaeObjective {
         let remark = format!(" (originals above, PSNR {:.2} dB)", 10.0 * (4.0 / error.max(1e-12)).log10());
         above.append(&mut below);
         Ok(Some((grid(&above, count as usize), remark)))
+    }
+
+    fn diagnose(&self, batch: &PixelBatch) -> Option<String> {
+        let again = || no_grad(|| vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise));
+        check_finite("vae", again).err().map(|error| error.to_string())
     }
 }

@@ -29,7 +29,7 @@ pub(crate) trait Objective {
     fn batches(&self) -> MakeBatch<Self::Batch>;
 
     /// The loss of a batch, on the tape.
-    fn loss(&self, batch: Self::Batch) -> Losses;
+    fn loss(&self, batch: &Self::Batch) -> Losses;
 
     /// Writes the components that are trained, as they are now, as diffusers folders into `dir`.
     fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()>;
@@ -39,6 +39,9 @@ pub(crate) trait Objective {
 
     /// Pictures that show how far the model is, and a remark on them.
     fn samples(&self) -> Result<Option<(RgbImage, String)>>;
+
+    /// After a loss that is not finite: which layer is to blame.
+    fn diagnose(&self, batch: &Self::Batch) -> Option<String>;
 }
 
 /// A batch's loss and the figures it is made of.
@@ -90,10 +93,11 @@ pub(crate) fn run<O: Objective>(objective: &O, config: &Config, start: &Start, o
         };
         let batch = batch?;
         step += 1;
-        let losses = objective.loss(batch);
+        let losses = objective.loss(&batch);
         loss = losses.total.item();
         if !loss.is_finite() {
-            return Err(session.not_finite(step, format!("the loss is {loss}")));
+            let layer = objective.diagnose(&batch).map(|layer| format!(" ({layer})")).unwrap_or_default();
+            return Err(session.not_finite(step, format!("the loss is {loss}{layer}")));
         }
         let gradients = losses.total.backward();
         let norm = optimizer.gradient_norm(&gradients);
