@@ -15,6 +15,9 @@ pub mod isa;
 pub mod pool;
 pub mod scratch;
 
+mod map;
+mod math;
+
 pub mod conv;
 pub mod gemm;
 
