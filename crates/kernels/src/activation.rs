@@ -1,56 +1,202 @@
-//! Activations.
+//! Activation functions, forward and backward.
+
+use crate::isa::{self, Kernel, Simd};
+use crate::map::{BLOCK, Map, for_each_piece, map};
+use crate::math;
+use crate::pool::{SharedMut, parallel_for};
+
+/// A function applied to every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
+    /// x · sigmoid(x)
     Silu,
+    /// x · Φ(x), with the exact normal distribution (not its tanh approximation).
     Gelu,
+    /// x · sigmoid(1.702·x), CLIP's approximation of GELU.
     QuickGelu,
 }
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
-}
-fn dgelu(x: f32) -> f32 {
-    0.5 * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
-        + x * (-0.5 * x * x).exp() * 0.398_942_3
-}
+
+const QUICK: f32 = 1.702;
+
+/// `out = act(x)`
+///
+/// # Panics
+/// When the lengths differ.
 pub fn forward(act: Activation, x: &[f32], out: &mut [f32]) {
-    for (o, &x) in out.iter_mut().zip(x) {
-        *o = match act {
-            Activation::Silu => x * sigmoid(x),
-            Activation::Gelu => gelu(x),
-            Activation::QuickGelu => x * sigmoid(1.702 * x),
-        }
+    match act {
+        Activation::Silu => map(Silu, [x], out),
+        Activation::Gelu => map(Gelu, [x], out),
+        Activation::QuickGelu => map(QuickGelu, [x], out),
     }
 }
+
+/// `dx = dy · act'(x)`
+///
+/// # Panics
+/// When the lengths differ.
 pub fn backward(act: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let s = |x: f32, k: f32| {
-        let s = sigmoid(k * x);
-        s + k * x * s * (1.0 - s)
-    };
-    for ((d, &x), dy) in dx.iter_mut().zip(x).zip(dy) {
-        *d = dy
-            * match act {
-                Activation::Silu => s(x, 1.0),
-                Activation::Gelu => dgelu(x),
-                Activation::QuickGelu => s(x, 1.702),
-            }
+    match act {
+        Activation::Silu => map(SiluBackward(1.0), [x, dy], dx),
+        Activation::Gelu => map(GeluBackward, [x, dy], dx),
+        Activation::QuickGelu => map(SiluBackward(QUICK), [x, dy], dx),
     }
 }
+
+#[derive(Clone, Copy)]
+struct Silu;
+impl Map<1> for Silu {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x]: [S::Vector; 1]) -> S::Vector {
+        math::silu(simd, x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct QuickGelu;
+impl Map<1> for QuickGelu {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x]: [S::Vector; 1]) -> S::Vector {
+        simd.mul(x, math::sigmoid(simd, simd.mul(x, simd.splat(QUICK))))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+impl Map<1> for Gelu {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x]: [S::Vector; 1]) -> S::Vector {
+        math::gelu(simd, x)
+    }
+}
+
+/// Of x · sigmoid(k·x).
+#[derive(Clone, Copy)]
+struct SiluBackward(f32);
+impl Map<2> for SiluBackward {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x, dy]: [S::Vector; 2]) -> S::Vector {
+        simd.mul(dy, math::silu_derivative(simd, x, self.0))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluBackward;
+impl Map<2> for GeluBackward {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x, dy]: [S::Vector; 2]) -> S::Vector {
+        simd.mul(dy, math::gelu_with_derivative(simd, x).1)
+    }
+}
+
+/// The gated GELU of Shazeer, "GLU Variants Improve Transformer" (2020), as diffusers' feed-forward
+/// layers have it: `x: [rows, 2·cols]` holds values, then gates;
+/// `out[r, c] = x[r, c] · gelu(x[r, cols + c])`.
+///
+/// # Panics
+/// When a length does not fit.
 pub fn geglu(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
-    for r in 0..rows {
-        for c in 0..cols {
-            out[r * cols + c] = x[r * 2 * cols + c] * gelu(x[r * 2 * cols + cols + c])
+    assert_eq!((x.len(), out.len()), (2 * rows * cols, rows * cols));
+    let (isa, out) = (isa::active(), SharedMut::new(out));
+    by_rows(rows, cols, |start, count| {
+        isa.run(Geglu {
+            cols,
+            x: &x[start * 2 * cols..][..count * 2 * cols],
+            // SAFETY: each task has rows of its own.
+            out: unsafe { out.slice(start * cols, count * cols) },
+        });
+    });
+}
+
+/// The gradient of [`geglu`]: `dx: [rows, 2·cols]` from `dy: [rows, cols]`.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn geglu_backward(rows: usize, cols: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert_eq!((x.len(), dy.len()), (2 * rows * cols, rows * cols));
+    assert_eq!(dx.len(), x.len());
+    let (isa, dx) = (isa::active(), SharedMut::new(dx));
+    by_rows(rows, cols, |start, count| {
+        isa.run(GegluBackward {
+            cols,
+            x: &x[start * 2 * cols..][..count * 2 * cols],
+            dy: &dy[start * cols..][..count * cols],
+            // SAFETY: each task has rows of its own.
+            dx: unsafe { dx.slice(start * 2 * cols, count * 2 * cols) },
+        });
+    });
+}
+
+/// Calls `task(first row, rows)` for blocks of rows, in parallel.
+fn by_rows(rows: usize, cols: usize, task: impl Fn(usize, usize) + Sync) {
+    if cols == 0 {
+        return;
+    }
+    let block = (BLOCK / cols).max(1);
+    parallel_for(rows.div_ceil(block), |i| {
+        task(i * block, block.min(rows - i * block));
+    });
+}
+
+struct Geglu<'a> {
+    cols: usize,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Geglu<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let rows = self
+            .x
+            .chunks_exact(2 * self.cols)
+            .zip(self.out.chunks_exact_mut(self.cols));
+        for (x, out) in rows {
+            let (value, gate) = x.split_at(self.cols);
+            for_each_piece(
+                simd,
+                self.cols,
+                #[inline(always)]
+                |at| {
+                    at.store(
+                        out,
+                        simd.mul(at.load(value), math::gelu(simd, at.load(gate))),
+                    )
+                },
+            );
         }
     }
 }
-pub fn geglu_backward(rows: usize, cols: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    for r in 0..rows {
-        for c in 0..cols {
-            let (i, j) = (r * 2 * cols + c, r * 2 * cols + cols + c);
-            dx[i] = dy[r * cols + c] * gelu(x[j]);
-            dx[j] = dy[r * cols + c] * x[i] * dgelu(x[j])
+
+struct GegluBackward<'a> {
+    cols: usize,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for GegluBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let rows = self
+            .x
+            .chunks_exact(2 * self.cols)
+            .zip(self.dy.chunks_exact(self.cols));
+        for ((x, dy), dx) in rows.zip(self.dx.chunks_exact_mut(2 * self.cols)) {
+            let (value, gate) = x.split_at(self.cols);
+            let (dvalue, dgate) = dx.split_at_mut(self.cols);
+            for_each_piece(
+                simd,
+                self.cols,
+                #[inline(always)]
+                |at| {
+                    let dy = at.load(dy);
+                    let (y, slope) = math::gelu_with_derivative(simd, at.load(gate));
+                    at.store(dvalue, simd.mul(dy, y));
+                    at.store(dgate, simd.mul(simd.mul(dy, at.load(value)), slope));
+                },
+            );
         }
     }
 }

@@ -1,15 +1,42 @@
-//! Resampling.
+//! Nearest-neighbour upsampling by two.
+
+use crate::isa::{self, Kernel, Simd};
+use crate::map::{for_each_piece, for_each_task};
+use crate::pool::SharedMut;
+
+/// `out[b, i, j, c] = x[b, i/2, j/2, c]`: `x: [batch, h, w, c]` to `out: [batch, 2h, 2w, c]`.
+///
+/// # Panics
+/// When a length does not fit.
 pub fn upsample_nearest2x(batch: usize, h: usize, w: usize, c: usize, x: &[f32], out: &mut [f32]) {
-    for b in 0..batch {
-        for i in 0..2 * h {
-            for j in 0..2 * w {
-                let o = ((b * 2 * h + i) * 2 * w + j) * c;
-                let f = ((b * h + i / 2) * w + j / 2) * c;
-                out[o..o + c].copy_from_slice(&x[f..f + c])
-            }
-        }
+    assert_eq!(
+        (x.len(), out.len()),
+        (batch * h * w * c, 4 * batch * h * w * c)
+    );
+    if x.is_empty() {
+        return;
     }
+    let len = out.len();
+    let out = SharedMut::new(out);
+    for_each_task(len, batch * h, |row| {
+        let x = &x[row * w * c..][..w * c];
+        // SAFETY: each row of the input has two rows of the output of its own.
+        let out = unsafe { out.slice(row * 4 * w * c, 4 * w * c) };
+        let (upper, lower) = out.split_at_mut(2 * w * c);
+        for (pixel, pair) in x.chunks_exact(c).zip(upper.chunks_exact_mut(2 * c)) {
+            let (left, right) = pair.split_at_mut(c);
+            left.copy_from_slice(pixel);
+            right.copy_from_slice(pixel);
+        }
+        lower.copy_from_slice(upper);
+    });
 }
+
+/// The gradient of [`upsample_nearest2x`]: `dx: [batch, h, w, c]` collects the four copies' gradients
+/// from `dy: [batch, 2h, 2w, c]`.
+///
+/// # Panics
+/// When a length does not fit.
 pub fn upsample_nearest2x_backward(
     batch: usize,
     h: usize,
@@ -18,16 +45,54 @@ pub fn upsample_nearest2x_backward(
     dy: &[f32],
     dx: &mut [f32],
 ) {
-    dx.fill(0.0);
-    for b in 0..batch {
-        for i in 0..2 * h {
-            for j in 0..2 * w {
-                let o = ((b * 2 * h + i) * 2 * w + j) * c;
-                let f = ((b * h + i / 2) * w + j / 2) * c;
-                for t in 0..c {
-                    dx[f + t] += dy[o + t]
-                }
-            }
+    assert_eq!(
+        (dx.len(), dy.len()),
+        (batch * h * w * c, 4 * batch * h * w * c)
+    );
+    if dx.is_empty() {
+        return;
+    }
+    let (isa, dx) = (isa::active(), SharedMut::new(dx));
+    for_each_task(dy.len(), batch * h, |row| {
+        let (upper, lower) = dy[row * 4 * w * c..][..4 * w * c].split_at(2 * w * c);
+        // SAFETY: each task has a row of its own.
+        let dx = unsafe { dx.slice(row * w * c, w * c) };
+        isa.run(Backward {
+            channels: c,
+            upper,
+            lower,
+            dx,
+        });
+    });
+}
+
+struct Backward<'a> {
+    channels: usize,
+    upper: &'a [f32],
+    lower: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let pairs = self
+            .upper
+            .chunks_exact(2 * c)
+            .zip(self.lower.chunks_exact(2 * c));
+        for ((upper, lower), dx) in pairs.zip(self.dx.chunks_exact_mut(c)) {
+            for_each_piece(
+                simd,
+                c,
+                #[inline(always)]
+                |at| {
+                    let upper = simd.add(at.load(upper), at.load(&upper[c..]));
+                    let lower = simd.add(at.load(lower), at.load(&lower[c..]));
+                    at.store(dx, simd.add(upper, lower));
+                },
+            );
         }
     }
 }

@@ -1,0 +1,458 @@
+//! Group normalisation (Wu & He, "Group Normalization", 2018), with SiLU fused behind it.
+
+use crate::elementwise::{combine, row_block};
+use crate::isa::{self, Kernel, Simd};
+use crate::map::{for_each_piece, for_each_task};
+use crate::math;
+use crate::pool::SharedMut;
+use crate::scratch;
+
+/// Sizes of a group norm over `[batch, spatial, channels]`; a group is `channels / groups`
+/// neighbouring channels at all places of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupNormShape {
+    /// Samples.
+    pub batch: usize,
+    /// Places: height · width.
+    pub spatial: usize,
+    /// Channels, a multiple of `groups`.
+    pub channels: usize,
+    /// Groups of channels.
+    pub groups: usize,
+}
+
+impl GroupNormShape {
+    fn len(&self) -> usize {
+        self.batch * self.spatial * self.channels
+    }
+
+    fn check(&self) {
+        let fits = self.groups > 0 && self.channels.is_multiple_of(self.groups);
+        assert!(
+            fits,
+            "{} channels are not divisible into {} groups",
+            self.channels, self.groups
+        );
+    }
+
+    /// Rows per task and tasks per sample.
+    fn blocks(&self) -> (usize, usize) {
+        let block = row_block(self.channels);
+        (block, self.spatial.div_ceil(block))
+    }
+
+    /// Calls `task(index, sample, start, len)` for all blocks of rows of all samples.
+    fn for_each_block(&self, task: impl Fn(usize, usize, usize, usize) + Sync) {
+        let (block, blocks) = self.blocks();
+        for_each_task(self.len(), self.batch * blocks, |i| {
+            let (b, first) = (i / blocks, i % blocks * block);
+            let rows = block.min(self.spatial - first);
+            task(
+                i,
+                b,
+                (b * self.spatial + first) * self.channels,
+                rows * self.channels,
+            );
+        });
+    }
+}
+
+/// `out = act((x − mean) · rstd · gamma + beta)`, where act is SiLU or nothing, and the moments are
+/// those of each group of each sample: rstd = 1/√(variance + eps). `x, out: [batch, spatial,
+/// channels]`, `gamma, beta: [channels]`, `stats: [batch, groups, 2]` receives mean and rstd.
+///
+/// # Panics
+/// When a length does not fit the shape, or the groups do not divide the channels.
+#[allow(clippy::too_many_arguments)]
+pub fn group_norm(
+    shape: &GroupNormShape,
+    eps: f32,
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    silu: bool,
+    out: &mut [f32],
+    stats: &mut [f32],
+) {
+    shape.check();
+    let GroupNormShape {
+        batch,
+        channels,
+        groups,
+        ..
+    } = *shape;
+    assert_eq!((x.len(), out.len()), (shape.len(), shape.len()));
+    assert_eq!((gamma.len(), beta.len()), (channels, channels));
+    assert_eq!(stats.len(), batch * groups * 2);
+    if x.is_empty() {
+        return;
+    }
+    moments(shape, eps, x, stats);
+
+    // Per sample: each channel's mean and rstd·gamma.
+    let mut affine = vec![0.0; batch * 2 * channels];
+    for (stats, affine) in stats
+        .chunks_exact(2 * groups)
+        .zip(affine.chunks_exact_mut(2 * channels))
+    {
+        let (mean, factor) = affine.split_at_mut(channels);
+        for c in 0..channels {
+            let g = c / (channels / groups);
+            mean[c] = stats[2 * g];
+            factor[c] = stats[2 * g + 1] * gamma[c];
+        }
+    }
+    let (isa, out) = (isa::active(), SharedMut::new(out));
+    shape.for_each_block(|_, b, start, len| {
+        let (mean, factor) = affine[b * 2 * channels..][..2 * channels].split_at(channels);
+        isa.run(Apply {
+            x: &x[start..][..len],
+            mean,
+            factor,
+            beta,
+            silu,
+            // SAFETY: each task has rows of its own.
+            out: unsafe { out.slice(start, len) },
+        });
+    });
+}
+
+/// Fills `stats` with each group's mean and 1/√(variance + eps).
+fn moments(shape: &GroupNormShape, eps: f32, x: &[f32], stats: &mut [f32]) {
+    let GroupNormShape {
+        batch,
+        spatial,
+        channels,
+        groups,
+    } = *shape;
+    let isa = isa::active();
+    let (block, blocks) = shape.blocks();
+    let mut partial = vec![0f64; batch * blocks * groups * 2];
+    let shared = SharedMut::new(&mut partial);
+    shape.for_each_block(|i, _, start, len| {
+        scratch::with(3 * channels, |columns| {
+            isa.run(Moments {
+                x: &x[start..][..len],
+                columns,
+                // SAFETY: each task has a slot of its own.
+                groups: unsafe { shared.slice(i * groups * 2, groups * 2) },
+            });
+        });
+    });
+    let size = (channels / groups) as f64;
+    for b in 0..batch {
+        for g in 0..groups {
+            let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+            for i in 0..blocks {
+                let n = block.min(spatial - i * block) as f64 * size;
+                let at = ((b * blocks + i) * groups + g) * 2;
+                let difference = partial[at] - mean;
+                squares += partial[at + 1] + difference * difference * count * n / (count + n);
+                mean += difference * n / (count + n);
+                count += n;
+            }
+            let at = (b * groups + g) * 2;
+            stats[at] = mean as f32;
+            stats[at + 1] = (1.0 / (squares / count + f64::from(eps)).sqrt()) as f32;
+        }
+    }
+}
+
+/// Each group's mean and sum of squared deviations over a block of rows. Plain loops over columns,
+/// which vectorise without help.
+struct Moments<'a> {
+    x: &'a [f32],
+    columns: &'a mut [f32],
+    groups: &'a mut [f64],
+}
+
+impl Kernel for Moments<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        let channels = self.columns.len() / 3;
+        let rows = self.x.len() / channels;
+        let (mean, sums) = self.columns.split_at_mut(channels);
+        let (sum, squares) = sums.split_at_mut(channels);
+        mean.fill(0.0);
+        for row in self.x.chunks_exact(channels) {
+            for (mean, &x) in mean.iter_mut().zip(row) {
+                *mean += x;
+            }
+        }
+        for mean in mean.iter_mut() {
+            *mean *= 1.0 / rows as f32;
+        }
+        sum.fill(0.0);
+        squares.fill(0.0);
+        // The block is still in the cache; deviations from its own mean are small.
+        for row in self.x.chunks_exact(channels) {
+            let sums = sum.iter_mut().zip(squares.iter_mut());
+            for ((&x, &mean), (sum, squares)) in row.iter().zip(mean.iter()).zip(sums) {
+                let d = x - mean;
+                *sum += d;
+                *squares += d * d;
+            }
+        }
+        let (rows, size) = (rows as f64, channels / (self.groups.len() / 2));
+        for (g, out) in self.groups.chunks_exact_mut(2).enumerate() {
+            let members = g * size..(g + 1) * size;
+            // What rounding left of a column's mean.
+            let exact = |c: usize| f64::from(mean[c]) + f64::from(sum[c]) / rows;
+            let center = members.clone().map(exact).sum::<f64>() / size as f64;
+            let mut total = 0.0;
+            for c in members {
+                let (s, d) = (f64::from(sum[c]), exact(c) - center);
+                total += f64::from(squares[c]) - s * s / rows + rows * d * d;
+            }
+            (out[0], out[1]) = (center, total);
+        }
+    }
+}
+
+/// `out = act((x − mean) · factor + beta)` for rows of channels.
+struct Apply<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
+    factor: &'a [f32],
+    beta: &'a [f32],
+    silu: bool,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Apply {
+            x,
+            mean,
+            factor,
+            beta,
+            silu,
+            out,
+        } = self;
+        let channels = mean.len();
+        for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+            for_each_piece(
+                simd,
+                channels,
+                #[inline(always)]
+                |at| {
+                    let d = simd.sub(at.load(x), at.load(mean));
+                    let y = simd.mul_add(d, at.load(factor), at.load(beta));
+                    at.store(out, if silu { math::silu(simd, y) } else { y });
+                },
+            );
+        }
+    }
+}
+
+/// The gradients of [`group_norm`] for `x`, `gamma` and `beta`, from its input and `stats`.
+///
+/// # Panics
+/// When a length does not fit the shape, or the groups do not divide the channels.
+#[allow(clippy::too_many_arguments)]
+pub fn group_norm_backward(
+    shape: &GroupNormShape,
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    stats: &[f32],
+    silu: bool,
+    dy: &[f32],
+    dx: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+) {
+    shape.check();
+    let GroupNormShape {
+        batch,
+        spatial,
+        channels,
+        groups,
+    } = *shape;
+    assert_eq!(
+        (x.len(), dy.len(), dx.len()),
+        (shape.len(), shape.len(), shape.len())
+    );
+    assert_eq!((gamma.len(), beta.len()), (channels, channels));
+    assert_eq!((dgamma.len(), dbeta.len()), (channels, channels));
+    assert_eq!(stats.len(), batch * groups * 2);
+    if x.is_empty() {
+        dgamma.fill(0.0);
+        dbeta.fill(0.0);
+        return;
+    }
+    let isa = isa::active();
+    let (_, blocks) = shape.blocks();
+    let size = channels / groups;
+
+    // With d = dy · act'(…) and h = (x − mean)·rstd: leave d in dx, and sum d·h and d over the rows.
+    let spread = |b: usize, which: usize| -> Vec<f32> {
+        (0..channels)
+            .map(|c| stats[(b * groups + c / size) * 2 + which])
+            .collect()
+    };
+    let moments: Vec<_> = (0..batch).map(|b| (spread(b, 0), spread(b, 1))).collect();
+    let mut partial = vec![0.0; batch * blocks * 2 * channels];
+    let (slots, shared_dx) = (SharedMut::new(&mut partial), SharedMut::new(dx));
+    shape.for_each_block(|i, b, start, len| {
+        let (mean, rstd) = &moments[b];
+        // SAFETY: each task has rows and a slot of its own.
+        let (slot, d) = unsafe {
+            (
+                slots.slice(i * 2 * channels, 2 * channels),
+                shared_dx.slice(start, len),
+            )
+        };
+        let (dots, sums) = slot.split_at_mut(channels);
+        let (x, dy) = (&x[start..][..len], &dy[start..][..len]);
+        isa.run(Gather {
+            x,
+            dy,
+            mean,
+            rstd,
+            gamma,
+            beta,
+            silu,
+            d,
+            dots,
+            sums,
+        });
+    });
+
+    let mut both = vec![0.0; batch * 2 * channels];
+    for (partial, sums) in partial
+        .chunks_exact(blocks * 2 * channels)
+        .zip(both.chunks_exact_mut(2 * channels))
+    {
+        combine(partial, 2 * channels, sums);
+    }
+    let mut totals = vec![0.0; 2 * channels];
+    combine(&both, 2 * channels, &mut totals);
+    dgamma.copy_from_slice(&totals[..channels]);
+    dbeta.copy_from_slice(&totals[channels..]);
+
+    // dx = rstd · (d·gamma − mean(d·gamma) − h · mean(d·gamma·h)), means over the group.
+    let count = (spatial * size) as f64;
+    let mut coefficients = vec![0.0; batch * 3 * channels];
+    for (b, coefficients) in coefficients.chunks_exact_mut(3 * channels).enumerate() {
+        let (dots, sums) = both[b * 2 * channels..][..2 * channels].split_at(channels);
+        for g in 0..groups {
+            let rstd = stats[(b * groups + g) * 2 + 1];
+            let members = g * size..(g + 1) * size;
+            let mean = |of: &[f32]| {
+                members
+                    .clone()
+                    .map(|c| f64::from(gamma[c]) * f64::from(of[c]))
+                    .sum::<f64>()
+                    / count
+            };
+            let (of_sums, of_dots) = (mean(sums) as f32, mean(dots) as f32);
+            for c in members.clone() {
+                coefficients[c] = rstd * gamma[c];
+                coefficients[channels + c] = -rstd * of_sums;
+                coefficients[2 * channels + c] = -rstd * rstd * of_dots;
+            }
+        }
+    }
+    shape.for_each_block(|_, b, start, len| {
+        isa.run(Finish {
+            x: &x[start..][..len],
+            mean: &moments[b].0,
+            coefficients: &coefficients[b * 3 * channels..][..3 * channels],
+            // SAFETY: each task has rows of its own.
+            d: unsafe { shared_dx.slice(start, len) },
+        });
+    });
+}
+
+/// `d = dy · act'(h·gamma + beta)`, `dots = Σ d·h`, `sums = Σ d` over a block of rows.
+struct Gather<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    silu: bool,
+    d: &'a mut [f32],
+    dots: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Gather<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Gather {
+            x,
+            dy,
+            mean,
+            rstd,
+            gamma,
+            beta,
+            silu,
+            d,
+            dots,
+            sums,
+        } = self;
+        let channels = mean.len();
+        dots.fill(0.0);
+        sums.fill(0.0);
+        let rows = x.chunks_exact(channels).zip(dy.chunks_exact(channels));
+        for ((x, dy), d) in rows.zip(d.chunks_exact_mut(channels)) {
+            for_each_piece(
+                simd,
+                channels,
+                #[inline(always)]
+                |at| {
+                    let h = simd.mul(simd.sub(at.load(x), at.load(mean)), at.load(rstd));
+                    let mut gradient = at.load(dy);
+                    if silu {
+                        let y = simd.mul_add(h, at.load(gamma), at.load(beta));
+                        gradient = simd.mul(gradient, math::silu_derivative(simd, y, 1.0));
+                    }
+                    at.store(d, gradient);
+                    at.store(dots, simd.mul_add(gradient, h, at.load(dots)));
+                    at.store(sums, simd.add(gradient, at.load(sums)));
+                },
+            );
+        }
+    }
+}
+
+/// `d = d·coefficients[0] + coefficients[1] + (x − mean)·coefficients[2]`
+struct Finish<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
+    coefficients: &'a [f32],
+    d: &'a mut [f32],
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let channels = self.mean.len();
+        let (factor, rest) = self.coefficients.split_at(channels);
+        let (offset, slope) = rest.split_at(channels);
+        for (x, d) in self
+            .x
+            .chunks_exact(channels)
+            .zip(self.d.chunks_exact_mut(channels))
+        {
+            for_each_piece(
+                simd,
+                channels,
+                #[inline(always)]
+                |at| {
+                    let deviation = simd.sub(at.load(x), at.load(self.mean));
+                    let rest = simd.mul_add(deviation, at.load(slope), at.load(offset));
+                    at.store(d, simd.mul_add(at.load(d), at.load(factor), rest));
+                },
+            );
+        }
+    }
+}
