@@ -1,10 +1,12 @@
 //! What can be written on the command line. Nothing is decided here: a value not given stays `None`, and the
 //! library's plan fills it in.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
 
 /// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
@@ -172,16 +174,36 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// Accepts the samplers in the library's table; an unknown name is answered with the nearest.
+/// Accepts the samplers in the library's table, under any of their names.
 fn sampler_parser() -> impl TypedValueParser<Value = Sampler> {
-    PossibleValuesParser::new(Sampler::ALL.map(Sampler::name))
-        .try_map(|name| name.parse::<Sampler>())
+    Names(Sampler::ALL.map(Sampler::name).to_vec(), |name| name.parse().ok())
 }
 
 /// Accepts the spacings in the library's table.
 fn spacing_parser() -> impl TypedValueParser<Value = Spacing> {
-    PossibleValuesParser::new(Spacing::ALL.map(Spacing::name))
-        .try_map(|name| name.parse::<Spacing>())
+    Names(Spacing::ALL.map(Spacing::name).to_vec(), |name| name.parse().ok())
+}
+
+/// Names that help lists, and how to read one. What cannot be read is answered with the nearest name.
+#[derive(Clone)]
+struct Names<T>(Vec<&'static str>, fn(&str) -> Option<T>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Names<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        match value.to_str().and_then(self.1) {
+            Some(parsed) => Ok(parsed),
+            None => Err(PossibleValuesParser::new(&self.0)
+                .parse_ref(command, arg, value)
+                .err()
+                .unwrap_or_else(|| clap::Error::new(ErrorKind::InvalidValue).with_cmd(command))),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
+    }
 }
 
 #[cfg(test)]

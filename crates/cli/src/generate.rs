@@ -49,7 +49,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let mut trace = args.trace.as_ref().map(|_| Trace::new());
     let mut progress = None;
     let painted = pipeline.paint(&plan, trace.as_mut(), &mut |step| {
-        progress.get_or_insert_with(|| Progress::new("step", step.total)).step(step.done);
+        progress.get_or_insert_with(|| Progress::new("step", step.total())).step(step.done());
         ControlFlow::Continue(())
     })?;
     drop(progress);

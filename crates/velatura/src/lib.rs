@@ -2,12 +2,14 @@
 
 pub mod checkpoint;
 pub mod clip;
+pub mod diffusion;
 pub mod error;
 mod fields;
 pub mod files;
 pub mod image;
 pub mod metadata;
 pub mod nn;
+pub mod pipeline;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;

@@ -8,7 +8,6 @@ mod txt2img;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use serde_json::Value;
 use velatura_kernels::isa;
 use velatura_tensor::{Precision, Tensor};
 
@@ -317,8 +316,7 @@ fn scheduler(folder: &ModelFolder) -> Result<SchedulerConfig> {
     let Some(text) = folder.read(FILE)? else {
         return Err(Error::format(path, "expected the noise schedule that the model was trained with, found no such file"));
     };
-    let json: Value = parse_config(&path, &text)?;
-    SchedulerConfig::from_json(&json).map_err(|error| error.in_file(path))
+    SchedulerConfig::from_json(&text).map_err(|error| error.in_file(path))
 }
 
 /// The model's own tokenizer; CLIP's where it came without one.

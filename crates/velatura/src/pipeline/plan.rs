@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::request::Request;
-use crate::diffusion::{Sampler, SchedulerConfig, Spacing};
+use crate::diffusion::{Sampler, SamplerSchedule, SchedulerConfig, Spacing, guidance};
 use crate::{Error, Result};
 
 /// Steps where neither person nor model says how many: what diffusers takes.
@@ -74,9 +74,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The noise levels that the sampler visits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the model's scheduler config asks the sampler for what it cannot do.
+    pub fn sampler_schedule(&self, config: &SchedulerConfig) -> Result<SamplerSchedule> {
+        let config = config.in_stable_diffusion(self.sampler);
+        SamplerSchedule::new(&config, self.sampler, Some(self.schedule), self.steps)
+    }
+
     /// Whether the model is asked twice per step, with and without the prompt.
     pub fn is_guided(&self) -> bool {
-        self.guidance > 1.0
+        guidance::is_guided(self.guidance)
     }
 }
 
@@ -118,6 +127,7 @@ impl Request {
         }
         check_side("width", plan.width, facts.scale)?;
         check_side("height", plan.height, facts.scale)?;
+        plan.sampler_schedule(&facts.scheduler)?;
         Ok(plan)
     }
 

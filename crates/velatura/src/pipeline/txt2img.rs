@@ -9,13 +9,13 @@ use velatura_tensor::random::TorchGenerator;
 use super::plan::Plan;
 use super::trace::Trace;
 use crate::clip::ClipTextModel;
-use crate::diffusion::{SchedulerConfig, guidance};
+use crate::diffusion::{self, Options, SchedulerConfig, guidance};
 use crate::image::Image;
 use crate::nn::check_finite;
 use crate::tokenizer::Tokenizer;
 use crate::unet::Unet;
-use crate::vae::AutoencoderKl;
-use crate::{Error, Result};
+use crate::vae::{AutoencoderKl, VaeConfig};
+use crate::Result;
 
 /// The parts of a model that painting needs, wherever they live: in a loaded [`Pipeline`](super::Pipeline), or in a
 /// training run that wants to see how far it is.
@@ -35,19 +35,33 @@ pub struct Painter<'a> {
 
 /// How far the work is; handed to the callback after every step.
 pub struct Step<'a> {
-    /// Steps behind us, from 1.
-    pub done: usize,
-    /// Steps in all. With samplers that ask the model twice per step, each time counts.
-    pub total: usize,
-    /// The latents now: `[1, h, w, C]`.
-    pub latents: &'a Tensor,
+    inner: &'a diffusion::Step<'a>,
     painter: Painter<'a>,
 }
 
 impl Step<'_> {
-    /// The picture as it would be if the latents were final: noisy at first. Costs a whole decoding.
-    pub fn preview(&self) -> Image {
-        Image::from_tensor(&self.painter.decode(self.latents))
+    /// Steps behind us, from 1.
+    pub fn done(&self) -> usize {
+        self.inner.index + 1
+    }
+
+    /// Steps in all. With samplers that ask the model twice per step, each time counts.
+    pub fn total(&self) -> usize {
+        self.inner.total
+    }
+
+    /// The latents now: `[1, h, w, C]`.
+    pub fn latents(&self) -> &Tensor {
+        self.inner.latents
+    }
+
+    /// The picture as the model sees it through the noise: vague at first. Costs a whole decoding.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`](crate::Error::NotFinite) when it cannot be decoded.
+    pub fn preview(&self) -> Result<Image> {
+        let x0 = self.inner.predicted_x0();
+        Ok(Image::from_tensor(&self.painter.decode(&x0)?))
     }
 }
 
@@ -71,12 +85,13 @@ pub struct Painted {
     pub vae_decode: Duration,
 }
 
-impl<'a> Painter<'a> {
+impl Painter<'_> {
     /// Paints the picture of `plan`. Records every intermediate in `trace`, where there is one; calls `observe` after
     /// every step.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when `observe` says so, [`Error::NotFinite`] when numbers degenerate on the way.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) when `observe` says so, [`Error::NotFinite`](crate::Error::NotFinite)
+    /// when numbers degenerate on the way.
     pub fn paint(&self, plan: &Plan, mut trace: Option<&mut Trace>, observe: Observer) -> Result<Painted> {
         let start = Instant::now();
         let negative = self.tokenizer.encode(&plan.negative)?;
@@ -99,10 +114,7 @@ impl<'a> Painter<'a> {
         let latents = self.sample(plan, &context, trace.as_deref_mut(), &mut steps, observe)?;
 
         let start = Instant::now();
-        let picture = self.decode(&latents);
-        if !picture.is_finite() {
-            check_finite("vae", || self.decode(&latents))?;
-        }
+        let picture = self.decode(&latents)?;
         if let Some(trace) = trace {
             trace.image("image", &picture.clamp(-1.0, 1.0));
         }
@@ -121,17 +133,79 @@ impl<'a> Painter<'a> {
         self.text_encoder.check_ids(ids)?;
         let batch = ids.len() / self.tokenizer.max_length();
         let context = self.text_encoder.forward(ids, batch);
-        if !context.is_finite() {
-            check_finite("text_encoder", || self.text_encoder.forward(ids, batch))?;
+        if context.is_finite() {
+            return Ok(context);
         }
-        Ok(context)
+        check_finite("text_encoder", || self.text_encoder.forward(ids, batch))
     }
 
     /// The noise that `plan.seed` means, `[1, h, w, C]`, and the generator behind it, for samplers that need more.
     /// The numbers are drawn channel by channel, as PyTorch draws them.
     pub fn noise(&self, plan: &Plan) -> (Tensor, TorchGenerator) {
+        let VaeConfig { latent_channels, .. } = *self.vae.config();
+        let scale = self.vae.config().factor();
+        let (height, width) = (plan.height / scale, plan.width / scale);
         let mut generator = TorchGenerator::new(plan.seed);
-        let noise = self.draw(&mut generator, plan);
-        (noise, generator)
+        let values = generator.randn(latent_channels * height * width);
+        let noise = Tensor::from_vec(values, &[1, latent_channels, height, width]);
+        (noise.nchw_to_nhwc(), generator)
+    }
+
+    /// From noise to latents.
+    fn sample(
+        &self,
+        plan: &Plan,
+        context: &Tensor,
+        mut trace: Option<&mut Trace>,
+        times: &mut Vec<Duration>,
+        observe: Observer,
+    ) -> Result<Tensor> {
+        let schedule = plan.sampler_schedule(self.scheduler)?;
+        let (noise, mut generator) = self.noise(plan);
+        if let Some(trace) = trace.as_deref_mut() {
+            trace.image("noise", &noise);
+            trace.floats("timesteps", &schedule.timesteps, &[schedule.timesteps.len()]);
+            if !schedule.sigmas.is_empty() {
+                trace.floats("sigmas", &schedule.sigmas, &[schedule.sigmas.len()]);
+            }
+        }
+        let mut unet = |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(x, t, context);
+        let mut model = |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, context, plan.guidance);
+        let mut start = Instant::now();
+        diffusion::sample(
+            &schedule,
+            Options { eta: plan.eta },
+            &mut model,
+            schedule.start(&noise),
+            &mut generator,
+            &mut |step| {
+                times.push(start.elapsed());
+                if let Some(trace) = trace.as_deref_mut() {
+                    trace.image(format!("latents.{}", step.index), step.latents);
+                }
+                let answer = observe(&Step { inner: step, painter: *self });
+                start = Instant::now();
+                answer
+            },
+        )
+    }
+
+    /// The UNet's prediction; an error that names the layer when it is not finite.
+    fn denoise(&self, x: &Tensor, timesteps: &[f32], context: &Tensor) -> Result<Tensor> {
+        let output = self.unet.forward(x, timesteps, context);
+        if output.is_finite() {
+            return Ok(output);
+        }
+        check_finite("unet", || self.unet.forward(x, timesteps, context))
+    }
+
+    /// Latents → picture `[1, H, W, 3]`.
+    fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let z = self.vae.config().unscale(latents);
+        let picture = self.vae.decode(&z);
+        if picture.is_finite() {
+            return Ok(picture);
+        }
+        check_finite("vae", || self.vae.decode(&z))
     }
 }
