@@ -21,7 +21,9 @@ pub use self::config::{parse_config, read_config};
 pub use self::folder::{ModelFolder, StaticFiles};
 pub use self::names::{canonical, is_harmless};
 pub use self::safetensors::{TensorFile, TensorView};
-pub use self::save::{FloatType, save_component, save_tensors, write_atomically, write_folder_atomically};
+pub use self::save::{
+    FloatType, save_component, save_tensors, write_atomically, write_folder_atomically,
+};
 use crate::error::{Error, Result};
 
 /// What to tell someone whose weights are pickled.

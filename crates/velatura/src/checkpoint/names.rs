@@ -61,13 +61,9 @@ pub fn canonical(name: &str) -> String {
         match rule {
             Rule::Under(start, prefix) if name.starts_with(start) => name.insert_str(0, prefix),
             Rule::Segment { within, from, to } if name.contains(within) => {
-                if name.split('.').any(|segment| segment == *from) {
-                    name = name
-                        .split('.')
-                        .map(|segment| if segment == *from { to } else { segment })
-                        .collect::<Vec<_>>()
-                        .join(".");
-                }
+                let rename =
+                    |segment: &str| if segment == *from { *to } else { segment }.to_owned();
+                name = name.split('.').map(rename).collect::<Vec<_>>().join(".");
             }
             _ => {}
         }

@@ -98,7 +98,7 @@ pub fn save_tensors(
         if let Some(value) = tensor
             .as_slice()
             .iter()
-            .find(|value| !(value.abs() <= dtype.max()))
+            .find(|value| value.is_nan() || value.abs() > dtype.max())
         {
             let expected = format!(
                 "finite numbers up to {} to store as {:?}",
