@@ -1,6 +1,7 @@
 //! Memory that starts on a cache line: owned, or kept by each thread for one call's intermediates.
 
 use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
 use std::slice;
 
 /// A cache line.
@@ -54,10 +55,40 @@ thread_local! {
 /// Gives `f` a buffer of `len` numbers that starts on a cache line. Its contents are left over from
 /// earlier use. Calls nest.
 pub fn with<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
-    let mut buffer = FREE.with_borrow_mut(|free| take(free, len));
-    let result = f(&mut buffer.as_f32_mut()[..len]);
-    FREE.with_borrow_mut(|free| free.push(buffer));
-    result
+    f(&mut lease(len))
+}
+
+/// As [`with`], for code that is compiled for an instruction set of its own: a closure would not
+/// inherit that, a guard needs none.
+pub fn lease(len: usize) -> Lease {
+    let buffer = FREE.with_borrow_mut(|free| take(free, len));
+    Lease { buffer, len }
+}
+
+/// A buffer on loan from the thread's free list.
+pub struct Lease {
+    buffer: Buffer,
+    len: usize,
+}
+
+impl Deref for Lease {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.buffer.as_f32()[..self.len]
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer.as_f32_mut()[..self.len]
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let buffer = std::mem::replace(&mut self.buffer, Buffer::zeroed(0));
+        FREE.with_borrow_mut(|free| free.push(buffer));
+    }
 }
 
 /// The smallest free buffer that is large enough; else a new one in place of the largest.

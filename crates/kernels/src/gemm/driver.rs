@@ -164,10 +164,9 @@ impl Kernel for Task<'_> {
         // Scratch numbers keep their cache-line alignment when cut at a multiple of 16.
         let left_scratch = left_scratch.next_multiple_of(16);
         let mut places = [0; BLOCK_ROWS + 6];
-        scratch::with(left_scratch + right_scratch, |scratch| {
-            let (left, right) = scratch.split_at_mut(left_scratch);
-            self.multiply(simd, chunk, left, right, &mut places[..self.rows]);
-        });
+        let mut scratch = scratch::lease(left_scratch + right_scratch);
+        let (left, right) = scratch.split_at_mut(left_scratch);
+        self.multiply(simd, chunk, left, right, &mut places[..self.rows]);
     }
 }
 
@@ -244,9 +243,11 @@ impl Task<'_> {
                     // product, and its tasks have different rows or columns.
                     unsafe {
                         match self.format {
-                            tile::DOT => block.run::<S, { tile::DOT }>(simd),
-                            tile::WIDENED => block.run::<S, { tile::WIDENED }>(simd),
-                            _ => block.run::<S, { tile::F32 }>(simd),
+                            tile::F32 => block.run::<S, { tile::F32 }>(simd),
+                            tile::DOT if S::HAS_BF16_DOT => {
+                                block.run::<S, { tile::DOT }>(simd);
+                            }
+                            _ => block.run::<S, { tile::WIDENED }>(simd),
                         }
                     }
                 }
