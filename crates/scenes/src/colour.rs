@@ -69,7 +69,7 @@ impl Colour {
         let base = match self {
             Colour::Red => Rgb(226, 40, 38),
             Colour::Orange => Rgb(252, 136, 20),
-            Colour::Yellow => Rgb(253, 216, 44),
+            Colour::Yellow => Rgb(255, 224, 48),
             Colour::Green => Rgb(56, 170, 66),
             Colour::Blue => Rgb(42, 108, 228),
             Colour::Purple => Rgb(138, 64, 200),

@@ -49,7 +49,7 @@ impl Light {
                 haze: Rgb(255, 160, 96),
                 tint: [0.94, 0.76, 0.7],
                 ambient: (Rgb(244, 120, 78), 0.16),
-                object: [1.0, 0.95, 0.92],
+                object: [1.0, 0.97, 0.93],
                 veil: (Rgb(255, 255, 255), 0.0),
             },
             Time::Night => Light {
