@@ -32,7 +32,8 @@ impl ClipTextConfig {
     /// # Errors
     /// A field is missing, impossible, or asks for what is not supported; with file and field.
     pub fn read(component: &Component) -> Result<Self> {
-        Self::from_json(&component.config()?).map_err(|error| error.in_file(component.config_path()))
+        Self::from_json(&component.config()?)
+            .map_err(|error| error.in_file(component.config_path()))
     }
 
     /// As [`ClipTextConfig::read`], from `transformers`' JSON.
@@ -44,8 +45,13 @@ impl ClipTextConfig {
         fields.only("model_type", &["clip_text_model".into()])?;
         fields.only("use_attention_mask", &[false.into()])?;
         let name = fields.get_or("hidden_act", "quick_gelu".to_owned())?;
-        let activation = activation(&name)
-            .ok_or_else(|| Error::config("hidden_act", "\"quick_gelu\" or \"gelu\" (nothing else is supported)", &name))?;
+        let activation = activation(&name).ok_or_else(|| {
+            Error::config(
+                "hidden_act",
+                "\"quick_gelu\" or \"gelu\" (nothing else is supported)",
+                &name,
+            )
+        })?;
         let config = ClipTextConfig {
             vocab_size: fields.get("vocab_size")?,
             hidden_size: fields.get("hidden_size")?,
@@ -113,12 +119,26 @@ impl ClipTextModel {
         let (width, places) = (config.hidden_size, config.max_position_embeddings);
         // 0.02 is CLIP's own choice for fresh tables.
         Ok(ClipTextModel {
-            token_embedding: Embedding::load(&embeddings.at("token_embedding"), config.vocab_size, width, 0.02)?,
-            position_embedding: Embedding::load(&embeddings.at("position_embedding"), places, width, 0.02)?,
+            token_embedding: Embedding::load(
+                &embeddings.at("token_embedding"),
+                config.vocab_size,
+                width,
+                0.02,
+            )?,
+            position_embedding: Embedding::load(
+                &embeddings.at("position_embedding"),
+                places,
+                width,
+                0.02,
+            )?,
             layers: (0..config.num_hidden_layers)
                 .map(|i| EncoderLayer::load(config, &w.at("encoder").at("layers").at(i)))
                 .collect::<Result<_>>()?,
-            final_layer_norm: LayerNorm::load(&w.at("final_layer_norm"), width, config.layer_norm_eps)?,
+            final_layer_norm: LayerNorm::load(
+                &w.at("final_layer_norm"),
+                width,
+                config.layer_norm_eps,
+            )?,
             config: config.clone(),
         })
     }
@@ -148,7 +168,11 @@ impl ClipTextModel {
     /// When an id is not below the vocabulary's size ([`ClipTextModel::check_ids`]), or the ids don't divide
     /// into `batch` texts of at most 77.
     pub fn forward(&self, ids: &[u32], batch: usize) -> Tensor {
-        assert!(ids.len().is_multiple_of(batch), "{} ids in {batch} texts", ids.len());
+        assert!(
+            ids.len().is_multiple_of(batch),
+            "{} ids in {batch} texts",
+            ids.len()
+        );
         let shape = [batch, ids.len() / batch];
         let places: Vec<u32> = (0..batch).flat_map(|_| 0..shape[1] as u32).collect();
         let tokens = self.token_embedding.forward(ids, &shape);
@@ -174,14 +198,23 @@ struct EncoderLayer {
 
 impl EncoderLayer {
     fn load(config: &ClipTextConfig, w: &Weights) -> Result<Self> {
-        let (width, inner, depth) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let (width, inner, depth) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_hidden_layers,
+        );
         let mlp = w.at("mlp");
         // The deviations of CLIP's own initialisation.
         let fc1_std = (2.0 * width as f32).powf(-0.5);
         let fc2_std = (width as f32).powf(-0.5) * (2.0 * depth as f32).powf(-0.5);
         Ok(EncoderLayer {
             layer_norm1: LayerNorm::load(&w.at("layer_norm1"), width, config.layer_norm_eps)?,
-            self_attn: Attention::load_clip(&w.at("self_attn"), width, config.num_attention_heads, depth)?,
+            self_attn: Attention::load_clip(
+                &w.at("self_attn"),
+                width,
+                config.num_attention_heads,
+                depth,
+            )?,
             layer_norm2: LayerNorm::load(&w.at("layer_norm2"), width, config.layer_norm_eps)?,
             fc1: Linear::normal(&mlp.at("fc1"), width, inner, fc1_std)?,
             fc2: Linear::normal(&mlp.at("fc2"), inner, width, fc2_std)?,
@@ -213,8 +246,14 @@ mod tests {
     #[test]
     fn the_published_config_is_read_and_written() {
         let config = ClipTextConfig::from_json(&published()).unwrap();
-        assert_eq!((config.hidden_size, config.activation), (768, Activation::QuickGelu));
-        assert_eq!(ClipTextConfig::from_json(&config.to_json()).unwrap(), config);
+        assert_eq!(
+            (config.hidden_size, config.activation),
+            (768, Activation::QuickGelu)
+        );
+        assert_eq!(
+            ClipTextConfig::from_json(&config.to_json()).unwrap(),
+            config
+        );
         assert_eq!(config.to_json()["layer_norm_eps"], json!(1e-5));
     }
 

@@ -95,6 +95,7 @@ impl Store {
         Weights {
             store: self,
             path: String::new(),
+            in_f32: false,
         }
     }
 
@@ -182,6 +183,7 @@ impl Store {
 pub struct Weights<'a> {
     store: &'a Store,
     path: String,
+    in_f32: bool,
 }
 
 impl<'a> Weights<'a> {
@@ -190,6 +192,16 @@ impl<'a> Weights<'a> {
         Weights {
             store: self.store,
             path: self.name(segment),
+            in_f32: self.in_f32,
+        }
+    }
+
+    /// The same place, where generation packs weights in f32 whatever its precision: for layers that cost
+    /// next to nothing and whose rounding would go straight into the result.
+    pub fn in_f32(&self) -> Weights<'a> {
+        Weights {
+            in_f32: true,
+            ..self.clone()
         }
     }
 
@@ -224,6 +236,7 @@ impl<'a> Weights<'a> {
         let name = self.take(name);
         Ok(match self.store.mode {
             Mode::Inference(precision) => {
+                let precision = if self.in_f32 { Precision::F32 } else { precision };
                 Weight::packed(&self.store.values(&name, shape, init)?, shape, precision)
             }
             Mode::Training => Weight::trainable(self.store.trained(&name, shape, init)?),

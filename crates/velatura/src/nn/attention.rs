@@ -36,8 +36,17 @@ pub struct AttentionSizes {
 impl Attention {
     /// Under diffusers' names: `to_q`, `to_k`, `to_v`, `to_out.0`.
     pub fn load(w: &Weights, sizes: AttentionSizes) -> Result<Self> {
-        let AttentionSizes { channels, context, heads, bias } = sizes;
-        let project = if bias { Linear::load } else { Linear::without_bias };
+        let AttentionSizes {
+            channels,
+            context,
+            heads,
+            bias,
+        } = sizes;
+        let project = if bias {
+            Linear::load
+        } else {
+            Linear::without_bias
+        };
         Ok(Attention {
             q: project(&w.at("to_q"), channels, channels)?,
             k: project(&w.at("to_k"), context, channels)?,
@@ -72,7 +81,11 @@ impl Attention {
 
     /// From x `[B, S, C]` to `context` `[B, T, D]`: `[B, S, C]`.
     pub fn forward_to(&self, x: &Tensor, context: &Tensor) -> Tensor {
-        let (q, k, v) = (self.q.forward(x), self.k.forward(context), self.v.forward(context));
+        let (q, k, v) = (
+            self.q.forward(x),
+            self.k.forward(context),
+            self.v.forward(context),
+        );
         let mixed = watch(&self.path, q.attention(&k, &v, self.heads, self.causal));
         self.out.forward(&mixed)
     }

@@ -63,7 +63,12 @@ mod tests {
             watch("d", nan());
         })
         .unwrap_err();
-        assert!(error.to_string().starts_with("unet.b.c: the result is not finite"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("unet.b.c: the result is not finite"),
+            "{error}"
+        );
         watch("later", nan());
         assert!(check_finite("unet", || watch("a", Tensor::zeros(&[2]))).is_ok());
     }

@@ -33,10 +33,18 @@ impl Linear {
         Self::with(w, inputs, outputs, Init::Normal(std), Some(Init::Zeros))
     }
 
-    fn with(w: &Weights, inputs: usize, outputs: usize, weight: Init, bias: Option<Init>) -> Result<Self> {
+    fn with(
+        w: &Weights,
+        inputs: usize,
+        outputs: usize,
+        weight: Init,
+        bias: Option<Init>,
+    ) -> Result<Self> {
         Ok(Linear {
             weight: w.weight("weight", &[outputs, inputs], weight)?,
-            bias: bias.map(|init| w.parameter("bias", &[outputs], init)).transpose()?,
+            bias: bias
+                .map(|init| w.parameter("bias", &[outputs], init))
+                .transpose()?,
             path: w.path().into(),
         })
     }
@@ -82,7 +90,10 @@ impl Conv2d {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        watch(&self.path, x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding))
+        watch(
+            &self.path,
+            x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding),
+        )
     }
 }
 
@@ -109,12 +120,18 @@ impl GroupNorm {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        watch(&self.path, x.group_norm(self.groups, self.eps, &self.weight, &self.bias))
+        watch(
+            &self.path,
+            x.group_norm(self.groups, self.eps, &self.weight, &self.bias),
+        )
     }
 
     /// Followed by SiLU, in one pass.
     pub fn forward_silu(&self, x: &Tensor) -> Tensor {
-        watch(&self.path, x.group_norm_silu(self.groups, self.eps, &self.weight, &self.bias))
+        watch(
+            &self.path,
+            x.group_norm_silu(self.groups, self.eps, &self.weight, &self.bias),
+        )
     }
 }
 

@@ -31,11 +31,19 @@ pub struct ResnetBlock {
 
 impl ResnetBlock {
     pub fn load(w: &Weights, sizes: ResnetSizes) -> Result<Self> {
-        let ResnetSizes { inputs, outputs, time, groups, eps } = sizes;
+        let ResnetSizes {
+            inputs,
+            outputs,
+            time,
+            groups,
+            eps,
+        } = sizes;
         Ok(ResnetBlock {
             norm1: GroupNorm::load(&w.at("norm1"), groups, inputs, eps)?,
             conv1: Conv2d::load(&w.at("conv1"), inputs, outputs, 3)?,
-            time_emb_proj: time.map(|time| Linear::load(&w.at("time_emb_proj"), time, outputs)).transpose()?,
+            time_emb_proj: time
+                .map(|time| Linear::load(&w.at("time_emb_proj"), time, outputs))
+                .transpose()?,
             norm2: GroupNorm::load(&w.at("norm2"), groups, outputs, eps)?,
             conv2: Conv2d::load(&w.at("conv2"), outputs, outputs, 3)?,
             conv_shortcut: (inputs != outputs)
@@ -68,10 +76,16 @@ impl Downsample {
     /// `padding` 1: on all sides. `padding` 0: one row below and one column on the right, as the VAE has it.
     pub fn load(w: &Weights, channels: usize, padding: usize) -> Result<Self> {
         let padding = match padding {
-            0 => Padding { bottom: 1, right: 1, ..Padding::uniform(0) },
+            0 => Padding {
+                bottom: 1,
+                right: 1,
+                ..Padding::uniform(0)
+            },
             pixels => Padding::uniform(pixels),
         };
-        Ok(Downsample { conv: Conv2d::strided(&w.at("conv"), channels, channels, 3, 2, padding)? })
+        Ok(Downsample {
+            conv: Conv2d::strided(&w.at("conv"), channels, channels, 3, 2, padding)?,
+        })
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
@@ -87,7 +101,9 @@ pub struct Upsample {
 
 impl Upsample {
     pub fn load(w: &Weights, channels: usize) -> Result<Self> {
-        Ok(Upsample { conv: Conv2d::load(&w.at("conv"), channels, channels, 3)? })
+        Ok(Upsample {
+            conv: Conv2d::load(&w.at("conv"), channels, channels, 3)?,
+        })
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
@@ -97,6 +113,7 @@ impl Upsample {
     /// To `height` × `width`, each twice the input's or one less: where an odd size was halved, rounding up,
     /// on the way down.
     pub fn forward_to(&self, x: &Tensor, height: usize, width: usize) -> Tensor {
-        self.conv.forward(&x.upsample_nearest2x().crop(height, width))
+        self.conv
+            .forward(&x.upsample_nearest2x().crop(height, width))
     }
 }

@@ -13,8 +13,9 @@ use crate::weights::Weights;
 pub fn timestep_features(timesteps: &[f32], dim: usize, cosines_first: bool, shift: f32) -> Tensor {
     let half = dim / 2;
     let log_period = -(10000f64.ln()) as f32;
-    let frequencies: Vec<f32> =
-        (0..half).map(|i| (log_period * i as f32 / (half as f32 - shift)).exp()).collect();
+    let frequencies: Vec<f32> = (0..half)
+        .map(|i| (log_period * i as f32 / (half as f32 - shift)).exp())
+        .collect();
     let mut features = Vec::with_capacity(timesteps.len() * dim);
     for &t in timesteps {
         let sines = frequencies.iter().map(|f| (t * f).sin());
@@ -46,7 +47,8 @@ impl TimestepEmbedding {
     }
 
     pub fn forward(&self, features: &Tensor) -> Tensor {
-        self.linear_2.forward(&self.linear_1.forward(features).silu())
+        self.linear_2
+            .forward(&self.linear_1.forward(features).silu())
     }
 }
 
@@ -56,8 +58,14 @@ mod tests {
 
     #[test]
     fn zero_is_all_cosine_and_odd_widths_end_in_zero() {
-        assert_eq!(timestep_features(&[0.0], 5, true, 0.0).as_slice(), [1.0, 1.0, 0.0, 0.0, 0.0]);
-        assert_eq!(timestep_features(&[0.0], 4, false, 1.0).as_slice(), [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(
+            timestep_features(&[0.0], 5, true, 0.0).as_slice(),
+            [1.0, 1.0, 0.0, 0.0, 0.0]
+        );
+        assert_eq!(
+            timestep_features(&[0.0], 4, false, 1.0).as_slice(),
+            [0.0, 0.0, 1.0, 1.0]
+        );
     }
 
     #[test]

@@ -26,7 +26,14 @@ struct Layer {
 
 impl Layer {
     /// The `i`-th layer of a block on `level`, counted from the finest.
-    fn load(config: &UnetConfig, level: usize, attention: bool, i: usize, inputs: usize, w: &Weights) -> Result<Self> {
+    fn load(
+        config: &UnetConfig,
+        level: usize,
+        attention: bool,
+        i: usize,
+        inputs: usize,
+        w: &Weights,
+    ) -> Result<Self> {
         let sizes = resnet_sizes(config, inputs, config.block_out_channels[level]);
         Ok(Layer {
             resnet: ResnetBlock::load(&w.at("resnets").at(i), sizes)?,
@@ -47,7 +54,13 @@ impl Layer {
 
 fn resnet_sizes(config: &UnetConfig, inputs: usize, outputs: usize) -> ResnetSizes {
     let time = Some(config.time_embedding_dim);
-    ResnetSizes { inputs, outputs, time, groups: config.norm_num_groups, eps: config.norm_eps }
+    ResnetSizes {
+        inputs,
+        outputs,
+        time,
+        groups: config.norm_num_groups,
+        eps: config.norm_eps,
+    }
 }
 
 fn run_resnet(resnet: &ResnetBlock, x: &Tensor, conditions: &Conditions) -> Tensor {
@@ -55,7 +68,9 @@ fn run_resnet(resnet: &ResnetBlock, x: &Tensor, conditions: &Conditions) -> Tens
         return resnet.forward(x, Some(&conditions.time));
     }
     let resnet = resnet.clone();
-    tape::recompute(&[x, &conditions.time], move |inputs| resnet.forward(&inputs[0], Some(&inputs[1])))
+    tape::recompute(&[x, &conditions.time], move |inputs| {
+        resnet.forward(&inputs[0], Some(&inputs[1]))
+    })
 }
 
 fn run_transformer(transformer: &Transformer, x: &Tensor, conditions: &Conditions) -> Tensor {
@@ -63,7 +78,9 @@ fn run_transformer(transformer: &Transformer, x: &Tensor, conditions: &Condition
         return transformer.forward(x, &conditions.context);
     }
     let transformer = transformer.clone();
-    tape::recompute(&[x, &conditions.context], move |inputs| transformer.forward(&inputs[0], &inputs[1]))
+    tape::recompute(&[x, &conditions.context], move |inputs| {
+        transformer.forward(&inputs[0], &inputs[1])
+    })
 }
 
 /// A level on the way down. Everything it passes is kept for the way up.
@@ -81,12 +98,22 @@ impl DownBlock {
         Ok(DownBlock {
             layers: (0..config.layers_per_block[level])
                 .map(|i| {
-                    let inputs = if i == 0 { channels[level.saturating_sub(1)] } else { channels[level] };
+                    let inputs = if i == 0 {
+                        channels[level.saturating_sub(1)]
+                    } else {
+                        channels[level]
+                    };
                     Layer::load(config, level, attention, i, inputs, w)
                 })
                 .collect::<Result<_>>()?,
             downsampler: (!is_last)
-                .then(|| Downsample::load(&w.at("downsamplers").at(0), channels[level], config.downsample_padding))
+                .then(|| {
+                    Downsample::load(
+                        &w.at("downsamplers").at(0),
+                        channels[level],
+                        config.downsample_padding,
+                    )
+                })
                 .transpose()?,
         })
     }
@@ -118,7 +145,10 @@ impl MidBlock {
         let channels = config.block_out_channels[level];
         Ok(MidBlock {
             first: Layer::load(config, level, true, 0, channels, w)?,
-            last: ResnetBlock::load(&w.at("resnets").at(1), resnet_sizes(config, channels, channels))?,
+            last: ResnetBlock::load(
+                &w.at("resnets").at(1),
+                resnet_sizes(config, channels, channels),
+            )?,
         })
     }
 
@@ -148,7 +178,11 @@ impl UpBlock {
             layers: (0..count)
                 .map(|i| {
                     let below = if i == 0 { coarser } else { channels[level] };
-                    let skip = if i + 1 == count { finer } else { channels[level] };
+                    let skip = if i + 1 == count {
+                        finer
+                    } else {
+                        channels[level]
+                    };
                     Layer::load(config, level, attention, i, below + skip, w)
                 })
                 .collect::<Result<_>>()?,

@@ -68,7 +68,8 @@ impl UnetConfig {
     /// # Errors
     /// A field is missing, impossible, or asks for what is not supported; with file and field.
     pub fn read(component: &Component) -> Result<Self> {
-        Self::from_json(&component.config()?).map_err(|error| error.in_file(component.config_path()))
+        Self::from_json(&component.config()?)
+            .map_err(|error| error.in_file(component.config_path()))
     }
 
     /// As [`UnetConfig::read`], from diffusers' JSON. Fields that diffusers may omit have its defaults.
@@ -80,7 +81,12 @@ impl UnetConfig {
         refuse_unsupported(fields)?;
         let block_out_channels: Vec<usize> = fields.get("block_out_channels")?;
         let levels = block_out_channels.len();
-        check(levels > 0, "block_out_channels", || "at least one number", || "an empty list")?;
+        check(
+            levels > 0,
+            "block_out_channels",
+            || "at least one number",
+            || "an empty list",
+        )?;
         let first = block_out_channels[0];
         let config = UnetConfig {
             sample_size: read_size(fields)?,
@@ -91,7 +97,11 @@ impl UnetConfig {
             layers_per_block: fields.per_level("layers_per_block", levels, Some(2))?,
             heads: fields.per_level("attention_head_dim", levels, None)?,
             cross_attention_dim: fields.per_level("cross_attention_dim", levels, None)?,
-            transformer_layers: fields.per_level("transformer_layers_per_block", levels, Some(1))?,
+            transformer_layers: fields.per_level(
+                "transformer_layers_per_block",
+                levels,
+                Some(1),
+            )?,
             norm_num_groups: fields.get_or("norm_num_groups", 32)?,
             norm_eps: fields.get_or("norm_eps", 1e-5)?,
             // Known to be 0 or 1 by now; a size, as the other fields are, could not be 0.
@@ -109,18 +119,34 @@ impl UnetConfig {
     }
 
     fn check(&self) -> Result<()> {
-        check_groups("block_out_channels", &self.block_out_channels, self.norm_num_groups)?;
+        check_groups(
+            "block_out_channels",
+            &self.block_out_channels,
+            self.norm_num_groups,
+        )?;
         let levels = self.block_out_channels.len();
-        for (i, (&channels, &heads)) in self.block_out_channels.iter().zip(&self.heads).enumerate() {
+        for (i, (&channels, &heads)) in self.block_out_channels.iter().zip(&self.heads).enumerate()
+        {
             let attention = self.down_blocks[i].has_attention()
                 || self.up_blocks[levels - 1 - i].has_attention()
                 || i + 1 == levels;
-            let expected = || format!("a divisor of the level's {channels} channels (it counts heads)");
-            check(!attention || channels % heads == 0, format!("attention_head_dim[{i}]"), expected, || heads)?;
+            let expected =
+                || format!("a divisor of the level's {channels} channels (it counts heads)");
+            check(
+                !attention || channels % heads == 0,
+                format!("attention_head_dim[{i}]"),
+                expected,
+                || heads,
+            )?;
         }
         let first = self.block_out_channels[0];
         let expected = || format!("less than half of block_out_channels[0] = {first}");
-        check(self.freq_shift < (first / 2) as f32, "freq_shift", expected, || self.freq_shift)
+        check(
+            self.freq_shift < (first / 2) as f32,
+            "freq_shift",
+            expected,
+            || self.freq_shift,
+        )
     }
 
     /// How often the size is halved: 2 to the power of this divides the sizes that need no rounding.
@@ -139,13 +165,19 @@ impl UnetConfig {
         if fits(height) && fits(width) {
             return Ok(());
         }
-        let expected = format!("a latent height and width that are multiples of {factor} for this model");
-        Err(crate::Error::request("size", expected, format!("{width}×{height}")))
+        let expected =
+            format!("a latent height and width that are multiples of {factor} for this model");
+        Err(crate::Error::request(
+            "size",
+            expected,
+            format!("{width}×{height}"),
+        ))
     }
 
     /// In diffusers' form, for a new checkpoint.
     pub fn to_json(&self) -> Value {
-        let names = |kinds: &[BlockKind], way| kinds.iter().map(|kind| kind.name(way)).collect::<Vec<_>>();
+        let names =
+            |kinds: &[BlockKind], way| kinds.iter().map(|kind| kind.name(way)).collect::<Vec<_>>();
         json!({
             "_class_name": "UNet2DConditionModel",
             "sample_size": self.sample_size.map(|[h, w]| if h == w { json!(h) } else { json!([h, w]) }),
@@ -222,10 +254,17 @@ fn block_kinds(fields: Fields, field: &str, way: &str, levels: usize) -> Result<
     check(names.len() == levels, field, expected, || names.len())?;
     let kinds = [BlockKind::Plain, BlockKind::CrossAttention];
     let find = |(i, name): (usize, &String)| {
-        kinds.into_iter().find(|kind| kind.name(way) == *name).ok_or_else(|| {
-            let supported = kinds.map(|kind| kind.name(way)).join(" or ");
-            crate::Error::config(format!("{field}[{i}]"), format!("{supported} (nothing else is supported)"), name)
-        })
+        kinds
+            .into_iter()
+            .find(|kind| kind.name(way) == *name)
+            .ok_or_else(|| {
+                let supported = kinds.map(|kind| kind.name(way)).join(" or ");
+                crate::Error::config(
+                    format!("{field}[{i}]"),
+                    format!("{supported} (nothing else is supported)"),
+                    name,
+                )
+            })
     };
     names.iter().enumerate().map(find).collect()
 }
@@ -267,28 +306,66 @@ mod tests {
     fn the_published_config_is_read_and_written() {
         let config = UnetConfig::from_json(&published()).unwrap();
         assert_eq!(config.heads, [8; 4]);
-        assert_eq!((config.time_embedding_dim, config.sample_size), (1280, Some([64, 64])));
+        assert_eq!(
+            (config.time_embedding_dim, config.sample_size),
+            (1280, Some([64, 64]))
+        );
         assert_eq!(UnetConfig::from_json(&config.to_json()).unwrap(), config);
-        assert_eq!(config.to_json()["down_block_types"], published()["down_block_types"]);
+        assert_eq!(
+            config.to_json()["down_block_types"],
+            published()["down_block_types"]
+        );
     }
 
     #[test]
     fn what_cannot_be_is_refused_by_field() {
         for (field, value, part) in [
             ("norm_num_groups", json!(33), "block_out_channels[0]"),
-            ("attention_head_dim", json!([5, 10, 20]), "attention_head_dim"),
+            (
+                "attention_head_dim",
+                json!([5, 10, 20]),
+                "attention_head_dim",
+            ),
             ("attention_head_dim", json!(7), "attention_head_dim[0]"),
             ("attention_head_dim", json!(null), "attention_head_dim"),
             ("block_out_channels", json!([]), "block_out_channels"),
-            ("block_out_channels", json!([320, "640", 1280, 1280]), "block_out_channels[1]"),
-            ("down_block_types", json!(["DownBlock2D"]), "down_block_types"),
-            ("up_block_types", json!(["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]), "up_block_types[1]"),
+            (
+                "block_out_channels",
+                json!([320, "640", 1280, 1280]),
+                "block_out_channels[1]",
+            ),
+            (
+                "down_block_types",
+                json!(["DownBlock2D"]),
+                "down_block_types",
+            ),
+            (
+                "up_block_types",
+                json!(["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]),
+                "up_block_types[1]",
+            ),
             ("act_fn", json!("mish"), "act_fn"),
-            ("addition_embed_type", json!("text_time"), "addition_embed_type"),
+            (
+                "addition_embed_type",
+                json!("text_time"),
+                "addition_embed_type",
+            ),
             ("num_attention_heads", json!(8), "num_attention_heads"),
-            ("resnet_time_scale_shift", json!("scale_shift"), "resnet_time_scale_shift"),
-            ("only_cross_attention", json!([true, false, false, false]), "only_cross_attention"),
-            ("transformer_layers_per_block", json!([[1], [1], [1], [1]]), "transformer_layers_per_block[0]"),
+            (
+                "resnet_time_scale_shift",
+                json!("scale_shift"),
+                "resnet_time_scale_shift",
+            ),
+            (
+                "only_cross_attention",
+                json!([true, false, false, false]),
+                "only_cross_attention",
+            ),
+            (
+                "transformer_layers_per_block",
+                json!([[1], [1], [1], [1]]),
+                "transformer_layers_per_block[0]",
+            ),
             ("conv_in_kernel", json!(4), "conv_in_kernel"),
             ("in_channels", json!(-4), "in_channels"),
             ("freq_shift", json!(160), "freq_shift"),
@@ -297,7 +374,10 @@ mod tests {
             let mut config = published();
             config[field] = value.clone();
             let message = UnetConfig::from_json(&config).unwrap_err().to_string();
-            assert!(message.contains(&format!("field `{part}`")), "{field} = {value}: {message}");
+            assert!(
+                message.contains(&format!("field `{part}`")),
+                "{field} = {value}: {message}"
+            );
         }
     }
 

@@ -7,8 +7,8 @@ mod transformer;
 
 use velatura_tensor::Tensor;
 
-pub use self::config::{BlockKind, UnetConfig};
 use self::blocks::{Conditions, DownBlock, MidBlock, UpBlock};
+pub use self::config::{BlockKind, UnetConfig};
 use crate::Result;
 use crate::nn::{Conv2d, GroupNorm, TimestepEmbedding, timestep_features, watch};
 use crate::weights::Weights;
@@ -37,8 +37,17 @@ impl Unet {
         let levels = 0..config.block_out_channels.len();
         let (groups, eps) = (config.norm_num_groups, config.norm_eps);
         Ok(Unet {
-            conv_in: Conv2d::load(&w.at("conv_in"), config.in_channels, first, config.conv_in_kernel)?,
-            time_embedding: TimestepEmbedding::load(&w.at("time_embedding"), first, config.time_embedding_dim)?,
+            conv_in: Conv2d::load(
+                &w.at("conv_in").in_f32(),
+                config.in_channels,
+                first,
+                config.conv_in_kernel,
+            )?,
+            time_embedding: TimestepEmbedding::load(
+                &w.at("time_embedding").in_f32(),
+                first,
+                config.time_embedding_dim,
+            )?,
             down_blocks: levels
                 .clone()
                 .map(|i| DownBlock::load(config, i, &w.at("down_blocks").at(i)))
@@ -48,7 +57,12 @@ impl Unet {
                 .map(|i| UpBlock::load(config, i, &w.at("up_blocks").at(i)))
                 .collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::load(&w.at("conv_norm_out"), groups, first, eps)?,
-            conv_out: Conv2d::load(&w.at("conv_out"), first, config.out_channels, config.conv_out_kernel)?,
+            conv_out: Conv2d::load(
+                &w.at("conv_out").in_f32(),
+                first,
+                config.out_channels,
+                config.conv_out_kernel,
+            )?,
             config: config.clone(),
             recompute: false,
         })
@@ -83,8 +97,17 @@ impl Unet {
 
     /// `[B, T]`
     fn embed_time(&self, timesteps: &[f32]) -> Tensor {
-        let UnetConfig { flip_sin_to_cos, freq_shift, .. } = self.config;
+        let UnetConfig {
+            flip_sin_to_cos,
+            freq_shift,
+            ..
+        } = self.config;
         let width = self.config.block_out_channels[0];
-        self.time_embedding.forward(&timestep_features(timesteps, width, flip_sin_to_cos, freq_shift))
+        self.time_embedding.forward(&timestep_features(
+            timesteps,
+            width,
+            flip_sin_to_cos,
+            freq_shift,
+        ))
     }
 }

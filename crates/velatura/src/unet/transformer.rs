@@ -51,7 +51,12 @@ impl Transformer {
         let channels = config.block_out_channels[level];
         let linear = config.use_linear_projection;
         Ok(Transformer {
-            norm: GroupNorm::load(&w.at("norm"), config.norm_num_groups, channels, GROUP_NORM_EPS)?,
+            norm: GroupNorm::load(
+                &w.at("norm"),
+                config.norm_num_groups,
+                channels,
+                GROUP_NORM_EPS,
+            )?,
             proj_in: Projection::load(linear, channels, &w.at("proj_in"))?,
             blocks: (0..config.transformer_layers[level])
                 .map(|i| TransformerBlock::load(config, level, &w.at("transformer_blocks").at(i)))
@@ -65,7 +70,10 @@ impl Transformer {
         let &[batch, height, width, channels] = x.shape() else {
             panic!("a transformer of {:?}, expected [B, H, W, C]", x.shape());
         };
-        let mut h = self.proj_in.forward(&self.norm.forward(x)).reshape(&[batch, height * width, channels]);
+        let mut h =
+            self.proj_in
+                .forward(&self.norm.forward(x))
+                .reshape(&[batch, height * width, channels]);
         for block in &self.blocks {
             h = block.forward(&h, context);
         }
@@ -88,8 +96,16 @@ struct TransformerBlock {
 impl TransformerBlock {
     fn load(config: &UnetConfig, level: usize, w: &Weights) -> Result<Self> {
         let channels = config.block_out_channels[level];
-        let own = AttentionSizes { channels, context: channels, heads: config.heads[level], bias: false };
-        let cross = AttentionSizes { context: config.cross_attention_dim[level], ..own };
+        let own = AttentionSizes {
+            channels,
+            context: channels,
+            heads: config.heads[level],
+            bias: false,
+        };
+        let cross = AttentionSizes {
+            context: config.cross_attention_dim[level],
+            ..own
+        };
         Ok(TransformerBlock {
             norm1: LayerNorm::load(&w.at("norm1"), channels, LAYER_NORM_EPS)?,
             attn1: Attention::load(&w.at("attn1"), own)?,

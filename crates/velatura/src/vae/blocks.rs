@@ -8,7 +8,13 @@ use crate::nn::{Attention, AttentionSizes, GroupNorm, ResnetBlock, ResnetSizes};
 use crate::weights::Weights;
 
 fn sizes(config: &VaeConfig, inputs: usize, outputs: usize) -> ResnetSizes {
-    ResnetSizes { inputs, outputs, time: None, groups: config.norm_num_groups, eps: EPS }
+    ResnetSizes {
+        inputs,
+        outputs,
+        time: None,
+        groups: config.norm_num_groups,
+        eps: EPS,
+    }
 }
 
 /// A level's residual blocks, the first of which changes the number of channels.
@@ -44,8 +50,10 @@ struct SelfAttention {
 impl MidBlock {
     pub fn load(config: &VaeConfig, w: &Weights) -> Result<Self> {
         let channels = config.block_out_channels[config.block_out_channels.len() - 1];
-        let resnet = |i: usize| ResnetBlock::load(&w.at("resnets").at(i), sizes(config, channels, channels));
-        let attention = || SelfAttention::load(channels, config.norm_num_groups, &w.at("attentions").at(0));
+        let resnet =
+            |i: usize| ResnetBlock::load(&w.at("resnets").at(i), sizes(config, channels, channels));
+        let attention =
+            || SelfAttention::load(channels, config.norm_num_groups, &w.at("attentions").at(0));
         Ok(MidBlock {
             first: resnet(0)?,
             attention: config.mid_block_add_attention.then(attention).transpose()?,
@@ -64,7 +72,12 @@ impl MidBlock {
 
 impl SelfAttention {
     fn load(channels: usize, groups: usize, w: &Weights) -> Result<Self> {
-        let sizes = AttentionSizes { channels, context: channels, heads: 1, bias: true };
+        let sizes = AttentionSizes {
+            channels,
+            context: channels,
+            heads: 1,
+            bias: true,
+        };
         Ok(SelfAttention {
             group_norm: GroupNorm::load(&w.at("group_norm"), groups, channels, EPS)?,
             attention: Attention::load(w, sizes)?,
@@ -74,7 +87,10 @@ impl SelfAttention {
     /// x `[B, H, W, C]`
     fn forward(&self, x: &Tensor) -> Tensor {
         let places = x.dim(1) * x.dim(2);
-        let h = self.group_norm.forward(x).reshape(&[x.dim(0), places, x.channels()]);
+        let h = self
+            .group_norm
+            .forward(x)
+            .reshape(&[x.dim(0), places, x.channels()]);
         self.attention.forward(&h).reshape(x.shape()).add(x)
     }
 }

@@ -38,7 +38,8 @@ impl VaeConfig {
     /// # Errors
     /// A field is missing, impossible, or asks for what is not supported; with file and field.
     pub fn read(component: &Component) -> Result<Self> {
-        Self::from_json(&component.config()?).map_err(|error| error.in_file(component.config_path()))
+        Self::from_json(&component.config()?)
+            .map_err(|error| error.in_file(component.config_path()))
     }
 
     /// As [`VaeConfig::read`], from diffusers' JSON. Fields that diffusers may omit have its defaults.
@@ -52,13 +53,23 @@ impl VaeConfig {
         fields.only("latents_std", &[])?;
         let block_out_channels: Vec<usize> = fields.get("block_out_channels")?;
         let levels = block_out_channels.len();
-        check(levels > 0, "block_out_channels", || "at least one number", || "an empty list")?;
+        check(
+            levels > 0,
+            "block_out_channels",
+            || "at least one number",
+            || "an empty list",
+        )?;
         check_block_types(fields, "down_block_types", DOWN_BLOCK, levels)?;
         check_block_types(fields, "up_block_types", UP_BLOCK, levels)?;
         let norm_num_groups = fields.get_or("norm_num_groups", 32)?;
         check_groups("block_out_channels", &block_out_channels, norm_num_groups)?;
         let scaling_factor = fields.get_or("scaling_factor", 0.18215)?;
-        check(scaling_factor > 0.0, "scaling_factor", || "a number above 0", || scaling_factor)?;
+        check(
+            scaling_factor > 0.0,
+            "scaling_factor",
+            || "a number above 0",
+            || scaling_factor,
+        )?;
         Ok(VaeConfig {
             sample_size: fields
                 .value("sample_size")
@@ -91,7 +102,8 @@ impl VaeConfig {
 
     /// Latents for the decoder, from the UNet's.
     pub fn unscale(&self, z: &Tensor) -> Tensor {
-        z.scale(1.0 / self.scaling_factor).add_scalar(self.shift_factor)
+        z.scale(1.0 / self.scaling_factor)
+            .add_scalar(self.shift_factor)
     }
 
     /// In diffusers' form, for a new checkpoint.
@@ -127,7 +139,9 @@ fn check_block_types(fields: Fields, field: &str, supported: &str, levels: usize
     check(names.len() == levels, field, expected, || names.len())?;
     for (i, name) in names.iter().enumerate() {
         let expected = || format!("{supported} (nothing else is supported)");
-        check(name == supported, format!("{field}[{i}]"), expected, || name)?;
+        check(name == supported, format!("{field}[{i}]"), expected, || {
+            name
+        })?;
     }
     Ok(())
 }
@@ -149,7 +163,10 @@ mod tests {
     #[test]
     fn the_published_config_is_read_and_written() {
         let config = VaeConfig::from_json(&published()).unwrap();
-        assert_eq!((config.factor(), config.scaling_factor, config.shift_factor), (8, 0.18215, 0.0));
+        assert_eq!(
+            (config.factor(), config.scaling_factor, config.shift_factor),
+            (8, 0.18215, 0.0)
+        );
         assert_eq!(VaeConfig::from_json(&config.to_json()).unwrap(), config);
     }
 
@@ -159,7 +176,11 @@ mod tests {
             ("norm_num_groups", json!(48), "block_out_channels[0]"),
             ("scaling_factor", json!(0), "scaling_factor"),
             ("latents_mean", json!([0.0]), "latents_mean"),
-            ("up_block_types", json!([UP_BLOCK, "Other", UP_BLOCK, UP_BLOCK]), "up_block_types[1]"),
+            (
+                "up_block_types",
+                json!([UP_BLOCK, "Other", UP_BLOCK, UP_BLOCK]),
+                "up_block_types[1]",
+            ),
             ("latent_channels", json!(null), "latent_channels"),
         ] {
             let mut config = published();
@@ -171,9 +192,17 @@ mod tests {
 
     #[test]
     fn scaling_is_undone() {
-        let config = VaeConfig { shift_factor: 0.25, ..VaeConfig::from_json(&published()).unwrap() };
+        let config = VaeConfig {
+            shift_factor: 0.25,
+            ..VaeConfig::from_json(&published()).unwrap()
+        };
         let z = Tensor::from_vec(vec![1.0, -2.0], &[2]);
         let back = config.unscale(&config.scale(&z));
-        assert!(back.as_slice().iter().zip(z.as_slice()).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert!(
+            back.as_slice()
+                .iter()
+                .zip(z.as_slice())
+                .all(|(a, b)| (a - b).abs() < 1e-6)
+        );
     }
 }

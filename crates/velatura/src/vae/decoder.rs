@@ -28,13 +28,18 @@ impl Decoder {
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         Ok(Decoder {
-            conv_in: Conv2d::load(&w.at("conv_in"), config.latent_channels, last, 3)?,
+            conv_in: Conv2d::load(&w.at("conv_in").in_f32(), config.latent_channels, last, 3)?,
             mid_block: MidBlock::load(config, &w.at("mid_block"))?,
             up_blocks: (0..channels.len())
                 .map(|i| UpBlock::load(config, i, &w.at("up_blocks").at(i)))
                 .collect::<Result<_>>()?,
-            conv_norm_out: GroupNorm::load(&w.at("conv_norm_out"), config.norm_num_groups, first, EPS)?,
-            conv_out: Conv2d::load(&w.at("conv_out"), first, config.out_channels, 3)?,
+            conv_norm_out: GroupNorm::load(
+                &w.at("conv_norm_out"),
+                config.norm_num_groups,
+                first,
+                EPS,
+            )?,
+            conv_out: Conv2d::load(&w.at("conv_out").in_f32(), first, config.out_channels, 3)?,
         })
     }
 
@@ -55,7 +60,13 @@ impl UpBlock {
         let before = channels[(level + 1).min(channels.len() - 1)];
         Ok(UpBlock {
             // One more than the encoder has.
-            resnets: resnets(config, before, channels[level], config.layers_per_block + 1, w)?,
+            resnets: resnets(
+                config,
+                before,
+                channels[level],
+                config.layers_per_block + 1,
+                w,
+            )?,
             upsampler: (level > 0)
                 .then(|| Upsample::load(&w.at("upsamplers").at(0), channels[level]))
                 .transpose()?,

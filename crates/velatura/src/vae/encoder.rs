@@ -28,13 +28,18 @@ impl Encoder {
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         Ok(Encoder {
-            conv_in: Conv2d::load(&w.at("conv_in"), config.in_channels, first, 3)?,
+            conv_in: Conv2d::load(&w.at("conv_in").in_f32(), config.in_channels, first, 3)?,
             down_blocks: (0..channels.len())
                 .map(|i| DownBlock::load(config, i, &w.at("down_blocks").at(i)))
                 .collect::<Result<_>>()?,
             mid_block: MidBlock::load(config, &w.at("mid_block"))?,
-            conv_norm_out: GroupNorm::load(&w.at("conv_norm_out"), config.norm_num_groups, last, EPS)?,
-            conv_out: Conv2d::load(&w.at("conv_out"), last, 2 * config.latent_channels, 3)?,
+            conv_norm_out: GroupNorm::load(
+                &w.at("conv_norm_out"),
+                config.norm_num_groups,
+                last,
+                EPS,
+            )?,
+            conv_out: Conv2d::load(&w.at("conv_out").in_f32(), last, 2 * config.latent_channels, 3)?,
         })
     }
 

@@ -36,11 +36,11 @@ impl AutoencoderKl {
             encoder: Encoder::load(config, &w.at("encoder"))?,
             quant_conv: config
                 .use_quant_conv
-                .then(|| Conv2d::load(&w.at("quant_conv"), 2 * z, 2 * z, 1))
+                .then(|| Conv2d::load(&w.at("quant_conv").in_f32(), 2 * z, 2 * z, 1))
                 .transpose()?,
             post_quant_conv: config
                 .use_post_quant_conv
-                .then(|| Conv2d::load(&w.at("post_quant_conv"), z, z, 1))
+                .then(|| Conv2d::load(&w.at("post_quant_conv").in_f32(), z, z, 1))
                 .transpose()?,
             decoder: Decoder::load(config, &w.at("decoder"))?,
             config: config.clone(),
