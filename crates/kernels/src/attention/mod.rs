@@ -1,0 +1,70 @@
+//! Scaled dot-product attention, forward and backward, without the matrix of scores in memory.
+//!
+//! Strips of queries stand in the lanes of the vectors, keys in the rows, so that the softmax runs
+//! lane by lane and nothing is padded to the head size: `Sᵀ = K·Qᵀ`, `Oᵀ = Vᵀ·Pᵀ`, with a running
+//! maximum and sum over blocks of keys (Milakov & Gimelshein, "Online normalizer calculation for
+//! softmax", 2018; Dao et al., "FlashAttention", 2022). The backward pass computes the
+//! probabilities again from the stored log-sum-exp.
+
+mod backward;
+mod forward;
+mod strip;
+
+pub use backward::backward;
+pub use forward::forward;
+
+/// Sizes of an attention. Queries, keys and values are `[batch, positions, heads · head_dim]`; the
+/// scores are scaled by `1/√head_dim`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Samples.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Positions of the queries.
+    pub queries: usize,
+    /// Positions of the keys and values.
+    pub keys: usize,
+    /// Numbers per head and position.
+    pub head_dim: usize,
+    /// Whether query `i` sees the keys up to `i` only.
+    pub causal: bool,
+}
+
+impl AttentionShape {
+    /// Numbers per position.
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Where head `h` of sample `b` starts in `[batch, positions, heads · head_dim]`.
+    fn start(&self, positions: usize, b: usize, h: usize) -> usize {
+        b * positions * self.width() + h * self.head_dim
+    }
+
+    fn query_len(&self) -> usize {
+        self.batch * self.queries * self.width()
+    }
+
+    fn key_len(&self) -> usize {
+        self.batch * self.keys * self.width()
+    }
+
+    /// How many keys the queries before `end` may see.
+    fn visible(&self, end: usize) -> usize {
+        if self.causal {
+            self.keys.min(end)
+        } else {
+            self.keys
+        }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    fn check(&self) {
+        assert!(self.keys > 0 || self.queries == 0, "attention needs a key");
+        assert!(self.head_dim > 0, "attention needs a head size");
+    }
+}

@@ -1,0 +1,156 @@
+//! What forward and backward share: a strip of queries in the lanes, and products with it.
+
+use crate::gemm::tile::{Block, F32, LeftView, Store};
+use crate::isa::Simd;
+
+/// A score that no key has: far below all others, and finite, so that differences stay numbers.
+const MASKED: f32 = -1e30;
+
+/// Depth of the products with queries that is worked on at once: 128 × 64 lanes are 32 KiB, which
+/// stay in the first-level cache while the rows go by.
+const DEPTH: usize = 128;
+
+/// Up to `TILE_VECTORS` vectors of neighbouring queries of one head.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    /// The first query.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Vectors that hold them.
+    pub vectors: usize,
+    /// Lanes of these vectors, `count` or a few more.
+    pub lanes: usize,
+}
+
+impl Strip {
+    /// The longest strip from `first` on, of queries before `end`.
+    #[inline(always)]
+    pub fn new<S: Simd>(first: usize, end: usize) -> Self {
+        let count = (end - first).min(S::TILE_VECTORS * S::LANES);
+        let vectors = count.div_ceil(S::LANES);
+        Strip {
+            first,
+            count,
+            vectors,
+            lanes: vectors * S::LANES,
+        }
+    }
+
+    /// Fills `to: [d, lanes]` with `factor · x`, transposed: `x` holds the rows of the strip's head
+    /// from its first query on, `stride` apart. Lanes without a query get zeros.
+    #[inline(always)]
+    pub fn transpose(&self, x: &[f32], stride: usize, d: usize, factor: f32, to: &mut [f32]) {
+        let to = &mut to[..d * self.lanes];
+        if self.count < self.lanes {
+            to.fill(0.0);
+        }
+        for lane in 0..self.count {
+            let row = &x[lane * stride..][..d];
+            for (column, &x) in to.chunks_exact_mut(self.lanes).zip(row) {
+                column[lane] = x * factor;
+            }
+        }
+    }
+
+    /// `scores: [keys, lanes] = left: [keys, d] · panel: [d, lanes]`, where `left` holds the head's
+    /// rows `stride` apart. `rows` are multiples of `lanes`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn scores<S: Simd>(
+        &self,
+        simd: S,
+        keys: usize,
+        d: usize,
+        left: &[f32],
+        stride: usize,
+        panel: &[f32],
+        rows: &[usize],
+        scores: &mut [f32],
+    ) {
+        assert!(left.len() >= (keys - 1) * stride + d && panel.len() >= d * self.lanes);
+        assert!(rows[keys - 1] + self.lanes <= scores.len());
+        for done in (0..d).step_by(DEPTH) {
+            let panel = panel[done * self.lanes..].as_ptr();
+            let block = Block {
+                depth: DEPTH.min(d - done),
+                left: LeftView {
+                    start: left[done..].as_ptr(),
+                    row_stride: stride,
+                    depth_stride: 1,
+                },
+                panel,
+                vectors: self.vectors,
+                prefetch: panel,
+                store: Store {
+                    out: scores.as_mut_ptr(),
+                    rows: &rows[..keys],
+                    columns: self.lanes,
+                    accumulate: done > 0,
+                    bias: std::ptr::null(),
+                    residual: std::ptr::null(),
+                },
+            };
+            // SAFETY: the lengths were checked above; rows grow, so the last bounds them all.
+            unsafe { block.run::<S, F32>(simd) };
+        }
+    }
+
+    /// `sums: [d, lanes] += leftᵀ: [d, keys] · panel: [keys, lanes]`, where `left` holds the head's
+    /// rows `stride` apart. `rows` are multiples of `lanes`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn accumulate<S: Simd>(
+        &self,
+        simd: S,
+        keys: usize,
+        d: usize,
+        left: &[f32],
+        stride: usize,
+        panel: &[f32],
+        rows: &[usize],
+        sums: &mut [f32],
+    ) {
+        assert!(left.len() >= (keys - 1) * stride + d && panel.len() >= keys * self.lanes);
+        assert!(rows[d - 1] + self.lanes <= sums.len());
+        let block = Block {
+            depth: keys,
+            left: LeftView {
+                start: left.as_ptr(),
+                row_stride: 1,
+                depth_stride: stride,
+            },
+            panel: panel.as_ptr(),
+            vectors: self.vectors,
+            prefetch: panel.as_ptr(),
+            store: Store {
+                out: sums.as_mut_ptr(),
+                rows: &rows[..d],
+                columns: self.lanes,
+                accumulate: true,
+                bias: std::ptr::null(),
+                residual: std::ptr::null(),
+            },
+        };
+        // SAFETY: as above.
+        unsafe { block.run::<S, F32>(simd) };
+    }
+
+    /// Hides the keys `first_key..` of `scores: [keys, lanes]` from the queries before them.
+    #[inline(always)]
+    pub fn mask(&self, first_key: usize, keys: usize, scores: &mut [f32]) {
+        for (j, scores) in scores.chunks_exact_mut(self.lanes).take(keys).enumerate() {
+            let hidden = (first_key + j).saturating_sub(self.first);
+            scores[..hidden.min(self.lanes)].fill(MASKED);
+        }
+    }
+
+    /// The smallest running maximum.
+    pub const LOWEST: f32 = MASKED;
+}
+
+/// `0, stride, 2·stride, …`
+pub(super) fn multiples(stride: usize, count: usize, to: &mut Vec<usize>) {
+    to.clear();
+    to.extend((0..count).map(|i| i * stride));
+}
