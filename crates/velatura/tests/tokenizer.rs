@@ -204,6 +204,9 @@ fn the_words_that_were_cut_are_told() {
     );
 }
 
+/// The files of a folder, and what the error says.
+type Broken<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn broken_tokenizers_are_explained() {
     let good = [
@@ -215,7 +218,7 @@ fn broken_tokenizers_are_explained() {
     ];
     let tokenizer = Tokenizer::from_static("good", &good).unwrap();
     assert_eq!(tokenizer.encode("ab").unwrap().ids[..4], [3, 2, 4, 4]);
-    let broken: &[(&[(&str, &str)], &[&str])] = &[
+    let broken: &[Broken] = &[
         (&[], &["vocab.json", "nothing of the kind"]),
         (&[good[0]], &["merges.txt", "found vocab.json"]),
         (&[("vocab.json", "{"), good[1]], &["vocab.json", "not JSON"]),
