@@ -1,7 +1,8 @@
 //! Speed of products and convolutions in GFLOP/s and as a share of what the machine can do at all.
 //!
-//! `cargo bench -p velatura-kernels [-- FILTER]`. The peak is a loop of multiply-adds on registers,
+//! `cargo bench -p velatura-kernels [-- FILTER] [--cpu-time]`. The peak is a loop of multiply-adds on registers,
 //! measured before every line because the clock wanders: compare shares, within one run.
+//! `--cpu-time` (Linux) uses one thread and counts the time it spent on a core, for a busy machine.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -56,9 +57,26 @@ fn peak() -> f64 {
     flops as f64 / seconds(run) / 1e9
 }
 
-/// The fastest of several runs, which together take a fraction of a second.
+/// Nanoseconds that this thread has spent on a core.
+fn cpu_time() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Time per run in seconds: the fastest of several, or the mean time on a core.
 fn seconds(mut run: impl FnMut()) -> f64 {
     run();
+    if std::env::args().any(|arg| arg == "--cpu-time") {
+        // The kernel updates its count a few hundred times per second.
+        let (begin, mut runs) = (cpu_time().unwrap_or(f64::NAN), 0);
+        let mut spent = 0.0;
+        while spent < 0.2 {
+            run();
+            runs += 1;
+            spent = (cpu_time().unwrap_or(f64::NAN) - begin) / 1e9;
+        }
+        return spent / f64::from(runs);
+    }
     let (begin, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
     while runs < 3 || (begin.elapsed().as_secs_f64() < 0.25 && runs < 1000) {
         let start = Instant::now();
@@ -193,7 +211,17 @@ fn numbers(len: usize) -> Vec<f32> {
 fn main() {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
     let bench = Bench { filter };
-    println!("{}, {} threads", isa::active(), pool::threads());
+    if std::env::args().any(|arg| arg == "--cpu-time") {
+        pool::set_threads(1);
+    }
+    println!(
+        "{}, {} threads, bf16 dot product {}",
+        isa::active(),
+        pool::threads(),
+        isa::has_bf16_dot()
+    );
+    // All in the first-level cache: the micro-kernel alone.
+    bench.matmul((48, 128, 64));
     // Training shapes of a small UNet and its autoencoder.
     for shape in [
         (4096, 576, 64),

@@ -82,7 +82,10 @@ impl Isa {
     /// When the machine lacks it: call only where [`has_bf16_dot`] says so.
     #[inline]
     pub(crate) fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
-        assert!(self.has_bf16_dot(), "{self} has no bf16 dot product here");
+        assert!(
+            self == Isa::Avx512 && machine_has_bf16_dot(),
+            "no bf16 dot product in {self}"
+        );
         // SAFETY: availability was asserted above.
         #[cfg(target_arch = "x86_64")]
         return unsafe { avx512::run_bf16(kernel) };
@@ -90,9 +93,10 @@ impl Isa {
         self.run(kernel)
     }
 
-    /// Whether this is AVX-512 on a CPU with the bf16 dot product (`vdpbf16ps`).
+    /// Whether this is AVX-512 on a CPU with a fast bf16 dot product (`vdpbf16ps`), or inside
+    /// [`with_bf16_dot`] on one that has it at all.
     pub fn has_bf16_dot(self) -> bool {
-        self == Isa::Avx512 && detected_bf16_dot()
+        self == Isa::Avx512 && BF16_DOT.get().unwrap_or_else(fast_bf16_dot)
     }
 
     /// Runs `kernel` compiled for this instruction set.
@@ -143,6 +147,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Vectors per row of the matrix product's micro-kernel: `TILE_ROWS × TILE_VECTORS` sums, one
     /// row of vectors and one broadcast fill the register file.
     const TILE_VECTORS: usize;
+
+    /// Whether [`dot_bf16`](Simd::dot_bf16) is one instruction.
+    const HAS_BF16_DOT: bool = false;
 
     /// Runs `kernel` as a function of its own, with this instruction set's features enabled: an
     /// inner loop compiled apart from the code around it.
@@ -277,6 +284,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
 thread_local! {
     static FORCED: Cell<Option<Isa>> = const { Cell::new(None) };
+    static BF16_DOT: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// The instruction set in force on this thread: the one of the enclosing [`with`], else the one
@@ -305,6 +313,22 @@ pub fn with<T>(isa: Isa, f: impl FnOnce() -> T) -> T {
     with_forced(Some(isa), f)
 }
 
+/// Runs `f` with bf16 products on this thread forced onto the dot product or away from it; returns
+/// `None` without running it when the machine has no such instruction and `on` asks for it.
+pub fn with_bf16_dot<T>(on: bool, f: impl FnOnce() -> T) -> Option<T> {
+    struct Restore(Option<bool>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BF16_DOT.set(self.0);
+        }
+    }
+    if on && !machine_has_bf16_dot() {
+        return None;
+    }
+    let _restore = Restore(BF16_DOT.replace(Some(on)));
+    Some(f())
+}
+
 /// What [`with`] has set on this thread; the pool hands it on to its workers.
 pub(crate) fn forced() -> Option<Isa> {
     FORCED.get()
@@ -326,13 +350,31 @@ pub fn has_bf16_dot() -> bool {
     active().has_bf16_dot()
 }
 
+/// AMD's `vdpbf16ps` multiplies two pairs in the time of one f32 multiply-add. Intel's (measured on
+/// the fifth Xeon generation) takes more than four times as long, so that widening the weights and
+/// multiplying in f32 is faster there, and more exact.
 #[cfg(target_arch = "x86_64")]
-fn detected_bf16_dot() -> bool {
+fn fast_bf16_dot() -> bool {
+    static DETECTED: OnceLock<bool> = OnceLock::new();
+    *DETECTED.get_or_init(|| {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        let amd = vendor.ebx.to_le_bytes() == *b"Auth";
+        machine_has_bf16_dot() && amd
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn machine_has_bf16_dot() -> bool {
     detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn detected_bf16_dot() -> bool {
+fn machine_has_bf16_dot() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fast_bf16_dot() -> bool {
     false
 }
 

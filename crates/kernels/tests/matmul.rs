@@ -56,10 +56,18 @@ fn check_packed(m: usize, n: usize, k: usize) {
                     );
                     let a = Misaligned::new(&case.a, 3);
                     let mut out = Misaligned::new(&vec![f32::NAN; m * n], 1);
-                    gemm::matmul_packed(m, a.get(), &packed, out.get_mut(), &Epilogue::default());
-                    let bound = bound(k, precision == Precision::Bf16);
-                    let what = format!("{isa} {precision:?} {m}x{k}x{n}");
-                    assert_close(&what, out.get(), &case.want, &case.scale, bound);
+                    for dot in [false, true] {
+                        let run = || {
+                            let epilogue = Epilogue::default();
+                            gemm::matmul_packed(m, a.get(), &packed, out.get_mut(), &epilogue);
+                        };
+                        if isa::with_bf16_dot(dot, run).is_none() {
+                            continue;
+                        }
+                        let bound = bound(k, precision == Precision::Bf16);
+                        let what = format!("{isa} {precision:?} {m}x{k}x{n} dot {dot}");
+                        assert_close(&what, out.get(), &case.want, &case.scale, bound);
+                    }
                 }
             }
         });

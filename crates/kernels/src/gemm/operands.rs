@@ -231,6 +231,9 @@ impl Right<'_> {
             _ => {}
         }
         let scratch = &mut scratch[..rows * width];
+        if rows == 0 {
+            return scratch.as_ptr();
+        }
         match *self {
             Right::Rows(b) => {
                 for (i, to) in scratch.chunks_exact_mut(width).enumerate() {

@@ -226,36 +226,91 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
         }
         debug_assert!(self.row + R <= store.rows.len());
         debug_assert!(store.columns <= V * S::LANES && store.columns > (V - 1) * S::LANES);
-        for r in 0..R {
-            let offset = store.rows[self.row + r];
-            for v in 0..V {
-                let (at, count) = (v * S::LANES, (store.columns - v * S::LANES).min(S::LANES));
-                // SAFETY: the caller vouches for `columns` numbers at each row of `out` and
-                // `residual`, and of `bias`; `at + count <= columns`.
-                unsafe {
-                    let load = |from: *const f32| {
-                        if count == S::LANES {
-                            simd.load_raw(from)
-                        } else {
-                            simd.load_partial_raw(from, count)
+        // SAFETY: the caller vouches for `columns` numbers at each row of `out` and `residual`, and
+        // of `bias`.
+        unsafe { store.put(simd, &store.rows[self.row..], sums) }
+    }
+}
+
+impl Store<'_> {
+    /// Stores the sums of the first `R` of `rows`.
+    ///
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn put<S: Simd, const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        rows: &[usize],
+        sums: [[S::Vector; V]; R],
+    ) {
+        let rows = &rows[..R];
+        let whole = self.columns == V * S::LANES && self.residual.is_null();
+        // SAFETY: passed on. The common cases come first, written so that the sums never leave
+        // their registers: with short sums the stores weigh as much as the products.
+        unsafe {
+            match (whole, self.bias.is_null(), self.accumulate) {
+                (true, true, false) => {
+                    for r in 0..R {
+                        let to = self.out.add(rows[r]);
+                        for v in 0..V {
+                            simd.store_raw(to.add(v * S::LANES), sums[r][v]);
                         }
-                    };
-                    let mut y = sums[r][v];
-                    if !store.bias.is_null() {
-                        y = simd.add(y, load(store.bias.add(at)));
                     }
-                    if !store.residual.is_null() {
-                        y = simd.add(y, load(store.residual.add(offset + at)));
+                }
+                (true, true, true) => {
+                    for r in 0..R {
+                        let to = self.out.add(rows[r]);
+                        for v in 0..V {
+                            let to = to.add(v * S::LANES);
+                            simd.store_raw(to, simd.add(sums[r][v], simd.load_raw(to)));
+                        }
                     }
-                    let to = store.out.add(offset + at);
-                    if store.accumulate {
-                        y = simd.add(y, load(to));
+                }
+                (true, false, false) => {
+                    let mut bias = [simd.zero(); V];
+                    for v in 0..V {
+                        bias[v] = simd.load_raw(self.bias.add(v * S::LANES));
                     }
-                    if count == S::LANES {
-                        simd.store_raw(to, y);
-                    } else {
-                        simd.store_partial_raw(to, y, count);
+                    for r in 0..R {
+                        let to = self.out.add(rows[r]);
+                        for v in 0..V {
+                            simd.store_raw(to.add(v * S::LANES), simd.add(sums[r][v], bias[v]));
+                        }
                     }
+                }
+                _ => self.put_any(simd, rows, sums),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn put_any<S: Simd, const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        rows: &[usize],
+        sums: [[S::Vector; V]; R],
+    ) {
+        for (&row, sums) in rows.iter().zip(&sums) {
+            for (v, &sum) in sums.iter().enumerate() {
+                let (at, count) = (v * S::LANES, (self.columns - v * S::LANES).min(S::LANES));
+                // SAFETY: passed on; `at + count <= columns`.
+                unsafe {
+                    let mut y = sum;
+                    if !self.bias.is_null() {
+                        y = simd.add(y, simd.load_partial_raw(self.bias.add(at), count));
+                    }
+                    if !self.residual.is_null() {
+                        let residual = self.residual.add(row + at);
+                        y = simd.add(y, simd.load_partial_raw(residual, count));
+                    }
+                    let to = self.out.add(row + at);
+                    if self.accumulate {
+                        y = simd.add(y, simd.load_partial_raw(to, count));
+                    }
+                    simd.store_partial_raw(to, y, count);
                 }
             }
         }

@@ -59,6 +59,7 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
     // stand against 24 multiply-adds, of which the CPU starts two each per cycle.
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 4;
+    const HAS_BF16_DOT: bool = BF16;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
