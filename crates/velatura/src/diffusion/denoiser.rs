@@ -11,6 +11,7 @@
 
 use velatura_tensor::Tensor;
 
+use super::divide;
 use super::schedule::NoiseSchedule;
 use crate::{Error, Result};
 
@@ -34,8 +35,8 @@ pub struct NoiseLevel {
     pub alpha: f32,
     /// Factor of the noise.
     pub sigma: f32,
-    /// √(α² + σ²): what x is divided by before the model sees it.
-    pub norm: f32,
+    /// n² = α² + σ²: the variance of x for samples of variance 1. The model sees x/n.
+    pub variance: f32,
 }
 
 impl NoiseLevel {
@@ -45,7 +46,7 @@ impl NoiseLevel {
             timestep,
             alpha: alpha_bar.sqrt(),
             sigma: (1.0 - alpha_bar).sqrt(),
-            norm: 1.0,
+            variance: 1.0,
         }
     }
 
@@ -55,7 +56,7 @@ impl NoiseLevel {
             timestep,
             alpha: 1.0,
             sigma,
-            norm: (sigma * sigma + 1.0).sqrt(),
+            variance: sigma * sigma + 1.0,
         }
     }
 
@@ -66,7 +67,7 @@ impl NoiseLevel {
             timestep,
             alpha,
             sigma: ratio * alpha,
-            norm: 1.0,
+            variance: 1.0,
         }
     }
 
@@ -79,30 +80,24 @@ impl NoiseLevel {
 impl PredictionType {
     /// x₀ from the model's `output` for `x`.
     pub fn x0(self, output: &Tensor, x: &Tensor, level: &NoiseLevel) -> Tensor {
-        let NoiseLevel {
-            alpha, sigma, norm, ..
-        } = *level;
+        let (alpha, sigma) = (level.alpha, level.sigma);
         match self {
-            PredictionType::Epsilon if alpha == 1.0 => x.sub(&output.scale(sigma)),
-            PredictionType::Epsilon => x.sub(&output.scale(sigma)).scale(1.0 / alpha),
-            PredictionType::VPrediction => x
-                .scale(alpha / (norm * norm))
-                .sub(&output.scale(sigma / norm)),
+            PredictionType::Epsilon => divide(&x.sub(&output.scale(sigma)), alpha),
+            PredictionType::VPrediction => divide(&x.scale(alpha), level.variance)
+                .sub(&output.scale(sigma / level.variance.sqrt())),
             PredictionType::Sample => output.clone(),
         }
     }
 
     /// ε from the model's `output` for `x`.
     pub fn epsilon(self, output: &Tensor, x: &Tensor, level: &NoiseLevel) -> Tensor {
-        let NoiseLevel {
-            alpha, sigma, norm, ..
-        } = *level;
+        let (alpha, sigma) = (level.alpha, level.sigma);
         match self {
             PredictionType::Epsilon => output.clone(),
             PredictionType::VPrediction => output
-                .scale(alpha / norm)
-                .add(&x.scale(sigma / (norm * norm))),
-            PredictionType::Sample => x.sub(&output.scale(alpha)).scale(1.0 / sigma),
+                .scale(alpha / level.variance.sqrt())
+                .add(&divide(&x.scale(sigma), level.variance)),
+            PredictionType::Sample => divide(&x.sub(&output.scale(alpha)), sigma),
         }
     }
 
@@ -213,10 +208,10 @@ impl Denoiser<'_> {
         step: usize,
         steps: usize,
     ) -> Result<Prediction> {
-        let output = if level.norm == 1.0 {
+        let output = if level.variance == 1.0 {
             (self.model)(x, level.timestep)?
         } else {
-            (self.model)(&x.scale(1.0 / level.norm), level.timestep)?
+            (self.model)(&divide(x, level.variance.sqrt()), level.timestep)?
         };
         assert_eq!(output.shape(), x.shape(), "a model keeps the shape of x");
         if !output.is_finite() {
@@ -249,7 +244,9 @@ mod tests {
     fn perfect(kind: PredictionType, x0: f32, epsilon: f32, level: &NoiseLevel) -> f32 {
         match kind {
             PredictionType::Epsilon => epsilon,
-            PredictionType::VPrediction => (level.alpha * epsilon - level.sigma * x0) / level.norm,
+            PredictionType::VPrediction => {
+                (level.alpha * epsilon - level.sigma * x0) / level.variance.sqrt()
+            }
             PredictionType::Sample => x0,
         }
     }

@@ -17,3 +17,12 @@ pub use denoiser::{LossWeight, NoiseLevel, PredictionType};
 pub use samplers::{Options, Sampler, Spacing, Step, sample};
 pub use schedule::NoiseSchedule;
 pub use timesteps::SamplerSchedule;
+
+use velatura_tensor::Tensor;
+
+/// x/by, rounded once. Samplers subtract numbers that nearly agree (σ reaches 20 000 with cosine schedules), so the
+/// order of operations and their rounding is kept as in diffusers: the product with 1/by would round twice.
+fn divide(x: &Tensor, by: f32) -> Tensor {
+    let values = x.as_slice().iter().map(|x| x / by).collect();
+    Tensor::from_vec(values, x.shape())
+}

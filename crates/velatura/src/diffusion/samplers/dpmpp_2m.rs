@@ -21,16 +21,15 @@ pub(super) fn dpmpp_2m(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
         let h = t.lambda() - s.lambda();
         let prediction = run.predict(i, &x)?;
         let x0 = prediction.x0();
-        let d = match &last {
-            Some((x0_last, lambda_last)) if !(i + 1 == steps && first_order_end) => {
-                let r = (s.lambda() - lambda_last) / h;
-                x0.add(&x0.sub(x0_last).scale(0.5 / r))
-            }
-            _ => x0.clone(),
-        };
-        x = x
-            .scale(t.sigma / s.sigma)
-            .sub(&d.scale(t.alpha * ((-h).exp() - 1.0)));
+        let step = t.alpha * ((-h).exp() - 1.0);
+        x = x.scale(t.sigma / s.sigma).sub(&x0.scale(step));
+        if let Some((x0_last, lambda_last)) = &last
+            && !(i + 1 == steps && first_order_end)
+        {
+            let r = (s.lambda() - lambda_last) / h;
+            let slope = x0.sub(x0_last).scale(1.0 / r);
+            x = x.sub(&slope.scale(0.5 * step));
+        }
         last = Some((x0, s.lambda()));
         run.report(i, &x, &prediction)?;
     }

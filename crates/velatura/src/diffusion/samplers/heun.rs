@@ -2,6 +2,7 @@ use velatura_tensor::Tensor;
 
 use super::Run;
 use crate::Result;
+use crate::diffusion::divide;
 
 /// Heun's method: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022),
 /// algorithm 1: an Euler step, then the same step with the mean of the slopes at both ends. The last step, to σ = 0,
@@ -11,7 +12,7 @@ pub(super) fn heun(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
     loop {
         let (sigma, next) = (run.schedule.sigmas[i], run.schedule.sigmas[i + 1]);
         let prediction = run.predict(i, &x)?;
-        let d = x.sub(&prediction.x0()).scale(1.0 / sigma);
+        let d = divide(&x.sub(&prediction.x0()), sigma);
         let end = x.add(&d.scale(next - sigma));
         run.report(i, &end, &prediction)?;
         i += 1;
@@ -19,8 +20,8 @@ pub(super) fn heun(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
             return Ok(end);
         }
         let prediction = run.predict(i, &end)?;
-        let d_end = end.sub(&prediction.x0()).scale(1.0 / next);
-        x = x.add(&d.add(&d_end).scale((next - sigma) / 2.0));
+        let d_end = divide(&end.sub(&prediction.x0()), next);
+        x = x.add(&d.add(&d_end).scale(0.5).scale(next - sigma));
         run.report(i, &x, &prediction)?;
         i += 1;
     }

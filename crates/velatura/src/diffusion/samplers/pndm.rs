@@ -3,6 +3,7 @@ use velatura_tensor::Tensor;
 use super::Run;
 use crate::Result;
 use crate::diffusion::denoiser::NoiseLevel;
+use crate::diffusion::divide;
 
 /// PNDM: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022), equation 12: Adams and
 /// Bashforth's four-step formula on the model's outputs, transferred by equation 9. The first outputs are missing, so
@@ -67,18 +68,17 @@ fn runge_kutta(run: &mut Run, x: &mut Tensor, outputs: &mut Vec<Tensor>) -> Resu
 
 /// The formula of the highest order that the outputs, oldest first, allow.
 fn adams_bashforth(outputs: &[Tensor]) -> Tensor {
-    let weights: &[f32] = match outputs.len() {
-        1 => &[1.0],
-        2 => &[-1.0 / 2.0, 3.0 / 2.0],
-        3 => &[5.0 / 12.0, -16.0 / 12.0, 23.0 / 12.0],
-        _ => &[-9.0 / 24.0, 37.0 / 24.0, -59.0 / 24.0, 55.0 / 24.0],
+    let (weights, divisor): (&[f32], f32) = match outputs.len() {
+        1 => (&[1.0], 1.0),
+        2 => (&[3.0, -1.0], 2.0),
+        3 => (&[23.0, -16.0, 5.0], 12.0),
+        _ => (&[55.0, -59.0, 37.0, -9.0], 24.0),
     };
-    let mut terms = outputs
-        .iter()
-        .zip(weights)
-        .map(|(output, &weight)| output.scale(weight));
-    let first = terms.next().unwrap_or_else(|| Tensor::zeros(&[0]));
-    terms.fold(first, |sum, term| sum.add(&term))
+    let newest_first = outputs.iter().rev().zip(weights);
+    let sum = newest_first
+        .map(|(output, &weight)| output.scale(weight))
+        .reduce(|sum, term| sum.add(&term));
+    divide(&sum.unwrap_or_else(|| Tensor::zeros(&[0])), divisor)
 }
 
 /// φ of equation 9: from x at timestep t to timestep `to`, along the model's `output`.
@@ -88,5 +88,5 @@ fn transfer(run: &Run, x: &Tensor, t: i64, to: i64, output: &Tensor) -> Tensor {
     let epsilon = run.denoiser.kind.epsilon(output, x, &level);
     let divisor = a_t * (1.0 - a_to).sqrt() + (a_t * (1.0 - a_t) * a_to).sqrt();
     x.scale((a_to / a_t).sqrt())
-        .sub(&epsilon.scale((a_to - a_t) / divisor))
+        .sub(&divide(&epsilon.scale(a_to - a_t), divisor))
 }
