@@ -3,14 +3,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Deserialize;
 use support::{Expected, json, relative, topic};
 use velatura::Error;
+use velatura::checkpoint::ModelFolder;
+use velatura::diffusion::{Sampler, SchedulerConfig, Spacing};
 use velatura::image::Image;
-use velatura::pipeline::{LoadOptions, Painted, Pipeline, Plan, PrecisionChoice, Request, Trace};
+use velatura::pipeline::{Facts, LoadOptions, Model, Painted, Pipeline, Plan, PrecisionChoice, Request, Trace};
 use velatura_tensor::Tensor;
 
 /// What issue 2 asks of the latents after the last step; those before are nearer.
@@ -166,17 +169,52 @@ fn the_callback_sees_every_step_and_can_cancel() {
 
 #[test]
 fn what_is_left_open_comes_from_the_model() {
-    let Some(models) = topic("models") else { return };
-    for dir in support::folders(&models) {
-        if !dir.join("model_index.json").is_file() {
-            continue;
-        }
-        let pipeline = load(&dir);
-        let facts = pipeline.model().facts();
-        let plan = pipeline.model().plan(&Request::default()).unwrap();
+    let (Some(pipelines), Some(models)) = (topic("pipeline"), topic("models")) else { return };
+    let cases: Vec<Case> = serde_json::from_value(json(&pipelines.join("manifest.json"))).unwrap();
+    let names: BTreeSet<String> = cases.into_iter().map(|case| case.model).collect();
+    for name in names {
+        let model = Model::open(ModelFolder::open(&models.join(name)).unwrap(), None).unwrap();
+        let facts = model.facts();
+        let plan = model.plan(&Request::default()).unwrap();
         assert_eq!((plan.steps, plan.guidance), (50, 7.5));
-        assert_eq!(plan.sampler, facts.scheduler.sampler);
+        assert_eq!((plan.sampler, plan.schedule), (facts.scheduler.sampler, facts.scheduler.spacing));
         assert_eq!(plan.height, facts.sample_size[0] * facts.scale);
         assert_eq!(plan.width, facts.sample_size[1] * facts.scale);
+    }
+}
+
+#[test]
+fn a_models_advice_is_taken_and_a_person_overrides_it() {
+    let facts = Facts {
+        advice: serde_json::from_str(r#"{"steps": 12, "guidance_scale": 3.5, "sampler": "heun", "schedule": "karras"}"#)
+            .unwrap(),
+        scheduler: SchedulerConfig::default(),
+        sample_size: [32, 48],
+        scale: 8,
+    };
+    let advised = Request::default().plan(&facts).unwrap();
+    assert_eq!((advised.steps, advised.guidance), (12, 3.5));
+    assert_eq!((advised.sampler, advised.schedule), (Sampler::Heun, Spacing::Karras));
+    assert_eq!((advised.width, advised.height), (384, 256));
+    let own = Request { steps: Some(3), sampler: Some(Sampler::Ddim), width: Some(64), ..Request::default() };
+    let plan = own.plan(&facts).unwrap();
+    // DDIM cannot use the spacing that was advised for Heun's method.
+    assert_eq!((plan.steps, plan.sampler, plan.schedule, plan.width), (3, Sampler::Ddim, Spacing::Normal, 64));
+
+    let impossible = [
+        Request { steps: Some(0), ..Request::default() },
+        Request { steps: Some(1001), ..Request::default() },
+        Request { width: Some(0), ..Request::default() },
+        Request { width: Some(usize::MAX), ..Request::default() },
+        Request { height: Some(100_000), ..Request::default() },
+        Request { height: Some(65), ..Request::default() },
+        Request { guidance: Some(f32::NAN), ..Request::default() },
+        Request { guidance: Some(-1.0), ..Request::default() },
+        Request { eta: Some(2.0), ..Request::default() },
+        Request { schedule: Some(Spacing::Karras), sampler: Some(Sampler::Pndm), ..Request::default() },
+    ];
+    for request in impossible {
+        let error = request.plan(&facts).unwrap_err();
+        assert!(error.is_usage(), "{request:?}: {error}");
     }
 }

@@ -162,7 +162,7 @@ fn check_side(field: &str, side: usize, scale: usize) -> Result<()> {
     let multiple = if scale.is_multiple_of(8) { scale } else { scale * 8 / gcd(scale, 8) };
     if side == 0 || side > MAX_SIDE || !side.is_multiple_of(multiple) {
         let most = MAX_SIDE / multiple * multiple;
-        let nearest = (side.saturating_add(multiple / 2) / multiple * multiple).clamp(multiple, most);
+        let nearest = (side.saturating_add(multiple / 2) / multiple).saturating_mul(multiple).clamp(multiple, most);
         return Err(Error::request(
             field,
             format!("a multiple of {multiple} from {multiple} to {most} pixels"),
