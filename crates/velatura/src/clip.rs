@@ -64,7 +64,7 @@ impl ClipTextConfig {
         };
         let heads = config.num_attention_heads;
         check(
-            config.hidden_size % heads == 0,
+            config.hidden_size.is_multiple_of(heads),
             "hidden_size",
             || format!("a multiple of num_attention_heads = {heads}"),
             || config.hidden_size,

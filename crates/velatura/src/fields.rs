@@ -184,7 +184,7 @@ pub(crate) fn check_groups(field: &str, channels: &[usize], groups: usize) -> Re
     for (i, &c) in channels.iter().enumerate() {
         let field = format!("{field}[{i}]");
         check(
-            c % groups == 0,
+            c.is_multiple_of(groups),
             field,
             || format!("a multiple of norm_num_groups = {groups}"),
             || c,

@@ -185,7 +185,10 @@ fn bf16_is_no_further_from_f32_than_pytorchs() {
 
 #[test]
 fn every_form_of_checkpoint_is_the_same_model() {
-    let Some(dir) = topic("models").map(|dir| dir.join("variants")).filter(|dir| dir.is_dir()) else {
+    let Some(dir) = topic("models")
+        .map(|dir| dir.join("variants"))
+        .filter(|dir| dir.is_dir())
+    else {
         return;
     };
     let about = json(&dir.join("variants.json"));
@@ -264,7 +267,10 @@ fn gradients_are_pytorchs() {
         let vae = vae(&case.join("vae"), Mode::Training);
         let distribution = vae.model.encode(&expected.tensor("image"));
         let latents = distribution.sample(&expected.tensor("noise"));
-        let image = vae.model.decode(&latents).mul(&expected.tensor("vae_probe"));
+        let image = vae
+            .model
+            .decode(&latents)
+            .mul(&expected.tensor("vae_probe"));
         let loss = image.mean().add(&distribution.kl().scale(1e-3));
         let gradients = loss.backward();
         let count = compare_gradients("vae.", &vae.parameters, &gradients, &expected);

@@ -34,7 +34,11 @@ fn alphas_cumprod(scheduler: &serde_json::Value) -> Vec<f64> {
 fn slice(stack: &Tensor, step: usize) -> Tensor {
     let shape = &stack.shape()[1..];
     let slice = stack.narrow_batch(step, 1).reshape(shape);
-    if shape.len() == 4 { slice.nchw_to_nhwc() } else { slice }
+    if shape.len() == 4 {
+        slice.nchw_to_nhwc()
+    } else {
+        slice
+    }
 }
 
 #[test]
@@ -62,7 +66,12 @@ fn follow(case: &std::path::Path, recompute: bool) {
     store.finish().unwrap();
     unet.recompute = recompute;
     let parameters = store.parameters();
-    let moments = || parameters.iter().map(|p| vec![0.0; p.value().len()]).collect::<Vec<_>>();
+    let moments = || {
+        parameters
+            .iter()
+            .map(|p| vec![0.0; p.value().len()])
+            .collect::<Vec<_>>()
+    };
     let (mut m, mut v) = (moments(), moments());
     let adamw = AdamW {
         learning_rate: setting("learning_rate"),
@@ -79,7 +88,10 @@ fn follow(case: &std::path::Path, recompute: bool) {
             slice(&contexts, step),
         );
         let of = |f: fn(f64) -> f64| -> Vec<f32> {
-            timesteps.iter().map(|&t| f(alphas[t as usize]) as f32).collect()
+            timesteps
+                .iter()
+                .map(|&t| f(alphas[t as usize]) as f32)
+                .collect()
         };
         let (signal, sigma) = (of(f64::sqrt), of(|alpha| (1.0 - alpha).sqrt()));
         let x = x0.scale_samples(&signal).add(&noise.scale_samples(&sigma));
@@ -114,7 +126,11 @@ fn follow(case: &std::path::Path, recompute: bool) {
         }
         let square = |i| -> f64 {
             let gradient: &Tensor = gradient(i);
-            gradient.as_slice().iter().map(|g| f64::from(*g).powi(2)).sum()
+            gradient
+                .as_slice()
+                .iter()
+                .map(|g| f64::from(*g).powi(2))
+                .sum()
         };
         let norm = (0..parameters.len()).map(square).sum::<f64>().sqrt();
         // PyTorch adds 1e-6 to the norm before it divides.
@@ -129,11 +145,17 @@ fn follow(case: &std::path::Path, recompute: bool) {
     }
 
     let last = Expected::open(&case.join("final.safetensors"));
-    let errors = parameters
-        .iter()
-        .map(|p| (relative(&p.value().detach(), &last.plain(p.name())), p.name()));
+    let errors = parameters.iter().map(|p| {
+        (
+            relative(&p.value().detach(), &last.plain(p.name())),
+            p.name(),
+        )
+    });
     let (error, name) = errors.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-    println!("{}: weights are off by at most {error:.1e} ({name})", case.display());
+    println!(
+        "{}: weights are off by at most {error:.1e} ({name})",
+        case.display()
+    );
     assert!(
         error <= WEIGHT_TOLERANCE,
         "{}: {name} is off by {error:.2e}",

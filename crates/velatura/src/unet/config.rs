@@ -133,7 +133,7 @@ impl UnetConfig {
             let expected =
                 || format!("a divisor of the level's {channels} channels (it counts heads)");
             check(
-                !attention || channels % heads == 0,
+                !attention || channels.is_multiple_of(heads),
                 format!("attention_head_dim[{i}]"),
                 expected,
                 || heads,

@@ -39,7 +39,12 @@ impl Encoder {
                 last,
                 EPS,
             )?,
-            conv_out: Conv2d::load(&w.at("conv_out").in_f32(), last, 2 * config.latent_channels, 3)?,
+            conv_out: Conv2d::load(
+                &w.at("conv_out").in_f32(),
+                last,
+                2 * config.latent_channels,
+                3,
+            )?,
         })
     }
 

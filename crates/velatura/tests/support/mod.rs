@@ -1,5 +1,8 @@
 //! Reads the fixtures: `fixtures/data`, or the folder that VELATURA_FIXTURES names.
 
+// Each test program compiles this file for itself and uses a part of it.
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
