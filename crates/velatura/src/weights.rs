@@ -236,7 +236,11 @@ impl<'a> Weights<'a> {
         let name = self.take(name);
         Ok(match self.store.mode {
             Mode::Inference(precision) => {
-                let precision = if self.in_f32 { Precision::F32 } else { precision };
+                let precision = if self.in_f32 {
+                    Precision::F32
+                } else {
+                    precision
+                };
                 Weight::packed(&self.store.values(&name, shape, init)?, shape, precision)
             }
             Mode::Training => Weight::trainable(self.store.trained(&name, shape, init)?),
