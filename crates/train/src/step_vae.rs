@@ -101,6 +101,10 @@ impl VaeObjective {
         let given = config.vae.as_ref().is_some_and(|table| table.contains_key("scaling_factor"));
         let vae = AutoencoderKl::load(&vae_config, &store.root())?;
         store.finish()?;
+        let fresh = config.model.base.is_none() && models::open(config, run, "vae")?.is_none();
+        if fresh {
+            start_certain(&store.parameters(), vae_config.latent_channels);
+        }
 
         let data = &config.data;
         let crop = data.crop.unwrap_or(data.size);
@@ -151,6 +155,21 @@ impl VaeObjective {
         let deviation = (squares / count as f64 - mean * mean).max(0.0).sqrt();
         // Latents that are all alike have no scale; 1 keeps the config valid.
         Ok(if deviation > 1e-6 { (1.0 / deviation) as f32 } else { 1.0 })
+    }
+}
+
+/// The variance a fresh encoder gives its latents, as a logarithm: σ = e⁻³.
+///
+/// With PyTorch's initial values σ is about 1 and the means about 0.1, so the decoder sees little but noise, and
+/// learning stays long at a blurred picture in two colours (measured: L1 0.20 after 900 steps).
+const FRESH_LOGVAR: f32 = -6.0;
+
+/// Sets the bias of the log-variances, the last thing before the latents, of a fresh VAE.
+fn start_certain(parameters: &[Parameter], latent_channels: usize) {
+    let last = ["quant_conv.bias", "encoder.conv_out.bias"];
+    let bias = last.iter().find_map(|name| parameters.iter().find(|parameter| parameter.name() == *name));
+    if let Some(bias) = bias {
+        bias.update(|values| values[latent_channels..].fill(FRESH_LOGVAR));
     }
 }
 
