@@ -238,6 +238,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// cache.
     #[inline(always)]
     fn prefetch(self, _address: *const f32) {}
+    /// Like [`prefetch`](Simd::prefetch), into the first-level cache.
+    #[inline(always)]
+    fn prefetch_near(self, _address: *const f32) {}
     /// The sum of the lanes.
     fn reduce_add(self, a: Self::Vector) -> f32;
     /// The largest lane.

@@ -44,8 +44,9 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], weight: &PackedConv, dx: &m
 /// (the order in which they were packed), each with the place in `dy` that it reads for the first
 /// pixel.
 fn phase_taps(shape: &ConvShape, before: usize, phase: usize) -> Vec<(usize, isize)> {
-    let meets =
-        |tap: &usize| (phase + before + shape.kernel * shape.stride - tap) % shape.stride == 0;
+    let meets = |tap: &usize| {
+        (phase + before + shape.kernel * shape.stride - tap).is_multiple_of(shape.stride)
+    };
     let place = |tap: usize| (phase + before) as isize - tap as isize;
     (0..shape.kernel)
         .rev()

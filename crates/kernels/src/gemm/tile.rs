@@ -1,5 +1,8 @@
 //! The micro-kernel: a few rows times one panel, all sums in registers.
 
+// Indices over arrays of constant length unroll into registers, and read like the arithmetic.
+#![allow(clippy::needless_range_loop)]
+
 use crate::isa::{Kernel, Simd};
 
 /// Number format of a tile's operands: f32.
@@ -182,6 +185,16 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
         let mut panel = self.block.panel;
         for step in 0..steps {
             simd.prefetch(self.prefetch.wrapping_add(step * 16));
+            // The left-hand numbers come in short pieces of many rows, or of many steps, which the
+            // CPU's own prefetchers do not follow. By row: a line of each of the next tile's six
+            // rows (and two more) in eight steps; by step: sixteen steps (some 200 cycles) ahead.
+            if BY_ROW {
+                let numbers = if FORMAT == WIDENED { 16 } else { 8 };
+                let ahead = (R + step % 8) * left.row_stride + step / 8 * numbers;
+                simd.prefetch_near(start.wrapping_add(ahead));
+            } else {
+                simd.prefetch_near(start.wrapping_add((step + 16) * left.depth_stride));
+            }
             let mut columns = [simd.zero(); V];
             for (v, column) in columns.iter_mut().enumerate() {
                 // SAFETY: the caller vouches for `steps × V` vectors in the panel.
