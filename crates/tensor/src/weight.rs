@@ -23,6 +23,7 @@ enum Source {
     Packed(Arc<Packed>),
     Trainable {
         parameter: Parameter,
+        precision: Precision,
         forward: Cache,
         input_gradient: Cache,
     },
@@ -54,12 +55,19 @@ impl Weight {
         }))
     }
 
-    /// A weight that training changes.
+    /// A weight that training changes, with products in f32.
     pub fn trainable(parameter: Parameter) -> Self {
+        Self::trainable_in(parameter, Precision::F32)
+    }
+
+    /// A weight that training changes. The parameter itself stays f32; `precision` is that of the forward product and
+    /// of the gradient with respect to the input. The gradient of the weight is an f32 product either way.
+    pub fn trainable_in(parameter: Parameter, precision: Precision) -> Self {
         Weight(Arc::new(Inner {
             shape: parameter.shape().to_vec(),
             source: Source::Trainable {
                 parameter,
+                precision,
                 forward: Cache::default(),
                 input_gradient: Cache::default(),
             },
@@ -83,9 +91,12 @@ impl Weight {
         match &self.0.source {
             Source::Packed(packed) => packed.clone(),
             Source::Trainable {
-                parameter, forward, ..
+                parameter,
+                precision,
+                forward,
+                ..
             } => cached(forward, parameter, |values| {
-                pack(values, self.shape(), Precision::F32)
+                pack(values, self.shape(), *precision)
             }),
         }
     }
@@ -99,10 +110,11 @@ impl Weight {
             Source::Packed(_) => panic!("a gradient through {self:?}, packed for inference"),
             Source::Trainable {
                 parameter,
+                precision,
                 input_gradient,
                 ..
             } => cached(input_gradient, parameter, |values| {
-                pack_input_gradient(values, self.shape())
+                pack_input_gradient(values, self.shape(), *precision)
             }),
         }
     }
@@ -134,17 +146,17 @@ fn pack(values: &[f32], shape: &[usize], precision: Precision) -> Packed {
 }
 
 /// dx = dy · W: the weight `[O, I]` is itself the right operand, `O` being summed over.
-fn pack_input_gradient(values: &[f32], shape: &[usize]) -> Packed {
+fn pack_input_gradient(values: &[f32], shape: &[usize], precision: Precision) -> Packed {
     match *shape {
         [o, i] | [o, i, 1, 1] => {
-            Packed::Matrix(PackedMatrix::from_columns(values, o, i, Precision::F32))
+            Packed::Matrix(PackedMatrix::from_columns(values, o, i, precision))
         }
         [o, i, k, _] => Packed::Conv(PackedConv::for_input_gradient(
             values,
             o,
             i,
             k,
-            Precision::F32,
+            precision,
         )),
         _ => panic!("a weight is [O, I] or [O, I, k, k], not {shape:?}"),
     }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use velatura::checkpoint::{FloatType, TensorFile, save_tensors, write_atomically, write_folder_atomically};
+use velatura::checkpoint::{
+    FloatType, TensorFile, save_tensors, write_atomically, write_folder_atomically,
+};
 
 use crate::config::first_difference;
 use crate::dataset::hex;
@@ -49,7 +51,9 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Those of the run in `run`.
     pub fn of(run: &Path) -> Checkpoints {
-        Checkpoints { dir: run.join("checkpoints") }
+        Checkpoints {
+            dir: run.join("checkpoints"),
+        }
     }
 
     /// Where the checkpoint of `step` lies.
@@ -67,8 +71,13 @@ impl Checkpoints {
         }
         let mut steps = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(Error::io("read the folder", &self.dir))? {
-            let name = entry.map_err(Error::io("read the folder", &self.dir))?.file_name();
-            let step: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("step-")).and_then(|step| step.parse().ok());
+            let name = entry
+                .map_err(Error::io("read the folder", &self.dir))?
+                .file_name();
+            let step: Option<u64> = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("step-"))
+                .and_then(|step| step.parse().ok());
             steps.extend(step);
         }
         steps.sort_unstable();
@@ -93,12 +102,22 @@ impl Checkpoints {
             components(dir)?;
             let mut tensors = optimizer.state();
             if let Some(ema) = ema {
-                tensors.extend(ema.state().into_iter().map(|(name, tensor)| (format!("{name}#average"), tensor)));
+                tensors.extend(
+                    ema.state()
+                        .into_iter()
+                        .map(|(name, tensor)| (format!("{name}#average"), tensor)),
+                );
             }
             save_tensors(&dir.join(TRAINING), tensors, FloatType::F32)?;
             let threads = velatura_kernels::pool::threads();
             let files = digests(dir).map_err(velatura::Error::io("read back", dir))?;
-            let state = State { format: FORMAT, step, identity: identity.clone(), threads, files };
+            let state = State {
+                format: FORMAT,
+                step,
+                identity: identity.clone(),
+                threads,
+                files,
+            };
             let path = dir.join(STATE);
             let text = serde_json::to_string_pretty(&state)
                 .map_err(|error| velatura::Error::format(&path, error.to_string()))?;
@@ -117,13 +136,21 @@ impl Checkpoints {
     /// # Errors
     /// A file is damaged or missing; the config differs in what the weights depend on.
     pub fn newest(&self, identity: &Value) -> Result<Option<(PathBuf, State)>> {
-        let Some(&step) = self.steps()?.last() else { return Ok(None) };
+        let Some(&step) = self.steps()?.last() else {
+            return Ok(None);
+        };
         let dir = self.path(step);
         let path = dir.join(STATE);
         let state: State = velatura::checkpoint::read_config(&path)?;
-        let redo = format!("remove {} to go on from the checkpoint before", dir.display());
+        let redo = format!(
+            "remove {} to go on from the checkpoint before",
+            dir.display()
+        );
         if state.format != FORMAT {
-            return Err(Error::run(&dir, format!("expected format {FORMAT}, found {}; {redo}", state.format)));
+            return Err(Error::run(
+                &dir,
+                format!("expected format {FORMAT}, found {}; {redo}", state.format),
+            ));
         }
         if let Some((field, before, now)) = first_difference(&state.identity, identity, "") {
             return Err(Error::run(
@@ -138,7 +165,12 @@ impl Checkpoints {
         for (file, digest) in &state.files {
             match found.get(file) {
                 Some(other) if other == digest => {}
-                Some(_) => return Err(Error::run(&dir, format!("{file} is damaged: its checksum differs; {redo}"))),
+                Some(_) => {
+                    return Err(Error::run(
+                        &dir,
+                        format!("{file} is damaged: its checksum differs; {redo}"),
+                    ));
+                }
                 None => return Err(Error::run(&dir, format!("{file} is missing; {redo}"))),
             }
         }
@@ -147,7 +179,9 @@ impl Checkpoints {
 
     /// Removes what an interrupted write has left.
     pub fn clean(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let bytes = name.as_encoded_bytes();
@@ -171,13 +205,21 @@ pub fn restore(dir: &Path, optimizer: &mut Optimizer, ema: Option<&mut Ema>) -> 
         };
         let values = view.to_f32()?;
         if values.len() != into.len() {
-            let message = format!("{TRAINING}: {name}: expected {} values, found {}", into.len(), values.len());
+            let message = format!(
+                "{TRAINING}: {name}: expected {} values, found {}",
+                into.len(),
+                values.len()
+            );
             return Err(Error::run(dir, message));
         }
         into.copy_from_slice(&values);
         Ok(())
     };
-    let keys: Vec<String> = optimizer.parameters().iter().map(|named| named.key()).collect();
+    let keys: Vec<String> = optimizer
+        .parameters()
+        .iter()
+        .map(|named| named.key())
+        .collect();
     for (key, moments) in keys.iter().zip(optimizer.moments_mut()) {
         fill(format!("{key}#first"), &mut moments.first)?;
         fill(format!("{key}#second"), &mut moments.second)?;
@@ -221,18 +263,35 @@ mod tests {
 
     fn parts() -> (Optimizer, Ema) {
         let parameter = Parameter::new("w", Tensor::from_vec(vec![1.0, 2.0], &[2]));
-        let named = [Named { component: "unet", parameter }];
-        (Optimizer::new(&Config::default(), 9, &named), Ema::new(0.9, &named).unwrap())
+        let named = [Named {
+            component: "unet",
+            parameter,
+        }];
+        (
+            Optimizer::new(&Config::default(), 9, &named),
+            Ema::new(0.9, &named).unwrap(),
+        )
     }
 
     fn save(checkpoints: &Checkpoints, step: u64) {
         let (mut optimizer, ema) = parts();
         optimizer.moments_mut()[0].second[1] = step as f32;
         let components = |dir: &Path| {
-            fs::create_dir(dir.join("unet")).and_then(|()| fs::write(dir.join("unet/x"), "weights")).unwrap();
+            fs::create_dir(dir.join("unet"))
+                .and_then(|()| fs::write(dir.join("unet/x"), "weights"))
+                .unwrap();
             Ok(())
         };
-        checkpoints.save(step, &json!({"seed": 1}), 2, &optimizer, Some(&ema), components).unwrap();
+        checkpoints
+            .save(
+                step,
+                &json!({"seed": 1}),
+                2,
+                &optimizer,
+                Some(&ema),
+                components,
+            )
+            .unwrap();
     }
 
     #[test]
@@ -247,7 +306,12 @@ mod tests {
         fs::create_dir(run.path().join("checkpoints/.step-000020.abc.tmp")).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [10, 15]);
         checkpoints.clean();
-        assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 2);
+        assert_eq!(
+            fs::read_dir(run.path().join("checkpoints"))
+                .unwrap()
+                .count(),
+            2
+        );
 
         let (dir, state) = checkpoints.newest(&json!({"seed": 1})).unwrap().unwrap();
         assert_eq!(state.step, 15);

@@ -218,7 +218,11 @@ pub struct Loss {
 
 impl Default for Loss {
     fn default() -> Self {
-        Loss { reconstruction: Reconstruction::L1, kl_weight: 1e-6, min_snr_gamma: None }
+        Loss {
+            reconstruction: Reconstruction::L1,
+            kl_weight: 1e-6,
+            min_snr_gamma: None,
+        }
     }
 }
 
@@ -313,7 +317,13 @@ pub struct Sample {
 
 impl Default for Sample {
     fn default() -> Self {
-        Sample { prompts: Vec::new(), steps: 20, guidance_scale: 5.0, seed: 0, count: 8 }
+        Sample {
+            prompts: Vec::new(),
+            steps: 20,
+            guidance_scale: 5.0,
+            seed: 0,
+            count: 8,
+        }
     }
 }
 
@@ -362,42 +372,83 @@ impl Config {
     /// As [`Config::from_file`].
     pub fn parse(text: &str, file: &Path) -> Result<Config> {
         // toml's message carries line, column and the offending line itself.
-        let config: Config =
-            toml::from_str(text).map_err(|error| Error::config(file, error.to_string().trim_end().to_string()))?;
-        config.check().map_err(|message| Error::config(file, message))?;
+        let config: Config = toml::from_str(text)
+            .map_err(|error| Error::config(file, error.to_string().trim_end().to_string()))?;
+        config
+            .check()
+            .map_err(|message| Error::config(file, message))?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), String> {
         let ensure = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
         let (run, data, model, optimizer) = (&self.run, &self.data, &self.model, &self.optimizer);
-        ensure(run.steps > 0, "[run] steps: expected at least 1, found 0".into())?;
-        ensure(run.batch_size > 0, "[run] batch_size: expected at least 1, found 0".into())?;
-        ensure(run.save_every > 0, "[run] save_every: expected at least 1, found 0".into())?;
-        ensure(run.log_every > 0, "[run] log_every: expected at least 1, found 0".into())?;
-        ensure(run.keep > 0, "[run] keep: expected at least 1, found 0".into())?;
+        ensure(
+            run.steps > 0,
+            "[run] steps: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            run.batch_size > 0,
+            "[run] batch_size: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            run.save_every > 0,
+            "[run] save_every: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            run.log_every > 0,
+            "[run] log_every: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            run.keep > 0,
+            "[run] keep: expected at least 1, found 0".into(),
+        )?;
 
         let side_ok = |side: usize| (8..=8192).contains(&side) && side.is_multiple_of(8);
         ensure(
             side_ok(data.size),
-            format!("[data] size: expected a multiple of 8 from 8 to 8192, found {}", data.size),
+            format!(
+                "[data] size: expected a multiple of 8 from 8 to 8192, found {}",
+                data.size
+            ),
         )?;
         if let Some(crop) = data.crop {
             ensure(
                 side_ok(crop) && crop <= data.size,
-                format!("[data] crop: expected a multiple of 8 of at most size = {}, found {crop}", data.size),
+                format!(
+                    "[data] crop: expected a multiple of 8 of at most size = {}, found {crop}",
+                    data.size
+                ),
             )?;
-            ensure(model.part == Part::Vae, "[data] crop: only a VAE (part = \"vae\") trains on crops".into())?;
+            ensure(
+                model.part == Part::Vae,
+                "[data] crop: only a VAE (part = \"vae\") trains on crops".into(),
+            )?;
         }
         match data.kind {
             DataKind::Folder => {
-                ensure(data.path.is_some(), "[data] path: missing; kind = \"folder\" needs the folder".into())?;
-                ensure(data.count.is_none(), "[data] count: only kind = \"scenes\" has it".into())?;
-                ensure(data.sprites.is_none(), "[data] sprites: only kind = \"scenes\" has it".into())?;
+                ensure(
+                    data.path.is_some(),
+                    "[data] path: missing; kind = \"folder\" needs the folder".into(),
+                )?;
+                ensure(
+                    data.count.is_none(),
+                    "[data] count: only kind = \"scenes\" has it".into(),
+                )?;
+                ensure(
+                    data.sprites.is_none(),
+                    "[data] sprites: only kind = \"scenes\" has it".into(),
+                )?;
             }
             DataKind::Scenes => {
-                ensure(data.path.is_none(), "[data] path: only kind = \"folder\" has it".into())?;
-                ensure(data.count != Some(0), "[data] count: expected at least 1, found 0".into())?;
+                ensure(
+                    data.path.is_none(),
+                    "[data] path: only kind = \"folder\" has it".into(),
+                )?;
+                ensure(
+                    data.count != Some(0),
+                    "[data] count: expected at least 1, found 0".into(),
+                )?;
                 ensure(
                     data.count.is_some() || model.part == Part::Vae,
                     "[data] count: missing; part = \"unet\" draws and encodes a fixed number of scenes".into(),
@@ -406,7 +457,10 @@ impl Config {
         }
         ensure(
             (0.0..=1.0).contains(&data.caption_dropout),
-            format!("[data] caption_dropout: expected 0 to 1, found {}", data.caption_dropout),
+            format!(
+                "[data] caption_dropout: expected 0 to 1, found {}",
+                data.caption_dropout
+            ),
         )?;
         ensure(
             (1..=64).contains(&data.workers),
@@ -416,7 +470,9 @@ impl Config {
         let needs = |present: bool, table: &str| {
             ensure(
                 present || model.base.is_some(),
-                format!("[{table}]: missing; without [model] base a fresh {table} needs its config"),
+                format!(
+                    "[{table}]: missing; without [model] base a fresh {table} needs its config"
+                ),
             )
         };
         match model.part {
@@ -427,9 +483,15 @@ impl Config {
                     (&self.text_encoder, "text_encoder"),
                     (&self.scheduler, "scheduler"),
                 ] {
-                    ensure(table.is_none(), format!("[{name}]: part = \"vae\" does not use it"))?;
+                    ensure(
+                        table.is_none(),
+                        format!("[{name}]: part = \"vae\" does not use it"),
+                    )?;
                 }
-                ensure(model.vae.is_none(), "[model] vae: to go on training a VAE name it as base".into())?;
+                ensure(
+                    model.vae.is_none(),
+                    "[model] vae: to go on training a VAE name it as base".into(),
+                )?;
             }
             Part::Unet => {
                 needs(self.unet.is_some(), "unet")?;
@@ -438,14 +500,22 @@ impl Config {
                     model.vae.is_some() || model.base.is_some(),
                     "[model] vae: missing; the UNet learns the latents of a trained VAE".into(),
                 )?;
-                ensure(self.vae.is_none(), "[vae]: part = \"unet\" uses the trained VAE named by [model] vae".into())?;
+                ensure(
+                    self.vae.is_none(),
+                    "[vae]: part = \"unet\" uses the trained VAE named by [model] vae".into(),
+                )?;
             }
         }
         if model.base.is_some() {
-            for (table, name) in
-                [(&self.vae, "vae"), (&self.unet, "unet"), (&self.text_encoder, "text_encoder")]
-            {
-                ensure(table.is_none(), format!("[{name}]: the config of [model] base holds; remove the table"))?;
+            for (table, name) in [
+                (&self.vae, "vae"),
+                (&self.unet, "unet"),
+                (&self.text_encoder, "text_encoder"),
+            ] {
+                ensure(
+                    table.is_none(),
+                    format!("[{name}]: the config of [model] base holds; remove the table"),
+                )?;
             }
         }
 
@@ -458,11 +528,15 @@ impl Config {
         positive(optimizer.learning_rate, "learning_rate")?;
         positive(optimizer.eps, "eps")?;
         for beta in optimizer.betas {
-            ensure((0.0..1.0).contains(&beta), format!("[optimizer] betas: expected 0 ≤ β < 1, found {beta}"))?;
+            ensure(
+                (0.0..1.0).contains(&beta),
+                format!("[optimizer] betas: expected 0 ≤ β < 1, found {beta}"),
+            )?;
         }
-        for (value, name) in
-            [(optimizer.weight_decay, "weight_decay"), (optimizer.max_grad_norm, "max_grad_norm")]
-        {
+        for (value, name) in [
+            (optimizer.weight_decay, "weight_decay"),
+            (optimizer.max_grad_norm, "max_grad_norm"),
+        ] {
             ensure(
                 value.is_finite() && value >= 0.0,
                 format!("[optimizer] {name}: expected 0 or more, found {value}"),
@@ -470,24 +544,41 @@ impl Config {
         }
         ensure(
             (0.0..=1.0).contains(&optimizer.final_fraction),
-            format!("[optimizer] final_fraction: expected 0 to 1, found {}", optimizer.final_fraction),
+            format!(
+                "[optimizer] final_fraction: expected 0 to 1, found {}",
+                optimizer.final_fraction
+            ),
         )?;
         ensure(
             (0.0..1.0).contains(&self.ema.decay),
-            format!("[ema] decay: expected 0 ≤ decay < 1, found {}", self.ema.decay),
+            format!(
+                "[ema] decay: expected 0 ≤ decay < 1, found {}",
+                self.ema.decay
+            ),
         )?;
         ensure(
             self.loss.kl_weight.is_finite() && self.loss.kl_weight >= 0.0,
-            format!("[loss] kl_weight: expected 0 or more, found {}", self.loss.kl_weight),
+            format!(
+                "[loss] kl_weight: expected 0 or more, found {}",
+                self.loss.kl_weight
+            ),
         )?;
         ensure(
-            self.loss.min_snr_gamma.is_none_or(|gamma| gamma.is_finite() && gamma > 0.0),
+            self.loss
+                .min_snr_gamma
+                .is_none_or(|gamma| gamma.is_finite() && gamma > 0.0),
             "[loss] min_snr_gamma: expected a number above 0".into(),
         )?;
-        ensure(self.sample.steps > 0, "[sample] steps: expected at least 1, found 0".into())?;
+        ensure(
+            self.sample.steps > 0,
+            "[sample] steps: expected at least 1, found 0".into(),
+        )?;
         ensure(
             self.sample.guidance_scale.is_finite(),
-            format!("[sample] guidance_scale: expected a number, found {}", self.sample.guidance_scale),
+            format!(
+                "[sample] guidance_scale: expected a number, found {}",
+                self.sample.guidance_scale
+            ),
         )
     }
 
@@ -519,13 +610,24 @@ impl Config {
 }
 
 /// The first field in which two JSON values differ: its path, the left and the right value.
-pub(crate) fn first_difference(left: &Value, right: &Value, path: &str) -> Option<(String, String, String)> {
+pub(crate) fn first_difference(
+    left: &Value,
+    right: &Value,
+    path: &str,
+) -> Option<(String, String, String)> {
     match (left, right) {
         (Value::Object(a), Value::Object(b)) => {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
             for key in keys {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let (x, y) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let (x, y) = (
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                );
                 if let Some(found) = first_difference(x, y, &path) {
                     return Some(found);
                 }
@@ -581,12 +683,19 @@ block_out_channels = [8, 16]
             ("kind = \"folder\"", "kind = \"tape\"", "tape"),
             ("[vae]\nblock_out_channels = [8, 16]", "", "[vae]"),
             ("part = \"vae\"", "part = \"unet\"", "[unet]"),
-            ("[vae]", "[optimizer]\nlearning_rate = -1.0\n[vae]", "[optimizer] learning_rate"),
+            (
+                "[vae]",
+                "[optimizer]\nlearning_rate = -1.0\n[vae]",
+                "[optimizer] learning_rate",
+            ),
         ] {
             let text = VAE.replace(from, to);
             let message = parse(&text).unwrap_err().to_string();
             assert!(message.starts_with("c.toml: "), "{message}");
-            assert!(message.contains(expected), "{expected:?} is not in {message:?}");
+            assert!(
+                message.contains(expected),
+                "{expected:?} is not in {message:?}"
+            );
         }
     }
 
@@ -597,6 +706,9 @@ block_out_channels = [8, 16]
         assert_eq!(a.identity(), b.identity());
         let c = parse(&VAE.replace("size = 64", "size = 32")).unwrap();
         let (path, old, new) = first_difference(&a.identity(), &c.identity(), "").unwrap();
-        assert_eq!((path.as_str(), old.as_str(), new.as_str()), ("data.size", "64", "32"));
+        assert_eq!(
+            (path.as_str(), old.as_str(), new.as_str()),
+            ("data.size", "64", "32")
+        );
     }
 }

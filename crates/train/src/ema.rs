@@ -15,8 +15,17 @@ pub struct Ema {
 impl Ema {
     /// Starts with the weights as they are; none if `decay` is 0.
     pub fn new(decay: f32, parameters: &[Named]) -> Option<Ema> {
-        let averages = || parameters.iter().map(|named| named.parameter.value().to_vec()).collect();
-        (decay > 0.0).then(|| Ema { decay, parameters: parameters.to_vec(), averages: averages() })
+        let averages = || {
+            parameters
+                .iter()
+                .map(|named| named.parameter.value().to_vec())
+                .collect()
+        };
+        (decay > 0.0).then(|| Ema {
+            decay,
+            parameters: parameters.to_vec(),
+            averages: averages(),
+        })
     }
 
     /// Takes in the weights after step `step` (from 1).
@@ -40,16 +49,25 @@ impl Ema {
 
     fn swap(&mut self) {
         for (named, average) in self.parameters.iter().zip(&mut self.averages) {
-            named.parameter.update(|weights| weights.swap_with_slice(average));
+            named
+                .parameter
+                .update(|weights| weights.swap_with_slice(average));
         }
     }
 
     /// The averages as tensors for a checkpoint.
     pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
         let tensor = |(named, average): (&Named, &Vec<f32>)| {
-            (named.key(), Tensor::from_vec(average.clone(), named.parameter.shape()))
+            (
+                named.key(),
+                Tensor::from_vec(average.clone(), named.parameter.shape()),
+            )
         };
-        self.parameters.iter().zip(&self.averages).map(tensor).collect()
+        self.parameters
+            .iter()
+            .zip(&self.averages)
+            .map(tensor)
+            .collect()
     }
 
     pub(crate) fn averages_mut(&mut self) -> &mut [Vec<f32>] {
@@ -65,7 +83,10 @@ mod tests {
     #[test]
     fn the_average_follows_and_the_weights_come_back() {
         let parameter = Parameter::new("w", Tensor::from_vec(vec![0.0], &[1]));
-        let named = [Named { component: "vae", parameter: parameter.clone() }];
+        let named = [Named {
+            component: "vae",
+            parameter: parameter.clone(),
+        }];
         assert!(Ema::new(0.0, &named).is_none());
         let mut average = Ema::new(0.5, &named).unwrap();
         parameter.set(Tensor::from_vec(vec![11.0], &[1]));

@@ -61,19 +61,35 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
-        move |source| Error::Io { action, path: path.to_path_buf(), source }
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(std::io::Error) -> Error + 'a {
+        move |source| Error::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 
     pub(crate) fn data(place: impl std::fmt::Display, message: impl Into<String>) -> Error {
-        Error::Data { place: place.to_string(), message: message.into() }
+        Error::Data {
+            place: place.to_string(),
+            message: message.into(),
+        }
     }
 
     pub(crate) fn run(folder: &Path, message: impl Into<String>) -> Error {
-        Error::Run { folder: folder.to_path_buf(), message: message.into() }
+        Error::Run {
+            folder: folder.to_path_buf(),
+            message: message.into(),
+        }
     }
 
     pub(crate) fn config(file: &Path, message: impl Into<String>) -> Error {
-        Error::Config { file: file.to_path_buf(), message: message.into() }
+        Error::Config {
+            file: file.to_path_buf(),
+            message: message.into(),
+        }
     }
 }

@@ -90,7 +90,10 @@ impl LatentCache {
         };
         let began = Instant::now();
         let mut encoded = 0;
-        let mut cache = LatentCache { shards: Vec::new(), shape };
+        let mut cache = LatentCache {
+            shards: Vec::new(),
+            shape,
+        };
         for number in 0..count.div_ceil(SHARD) {
             let first = number * SHARD;
             let last = (first + SHARD).min(count);
@@ -109,9 +112,9 @@ impl LatentCache {
                         1.0 / each,
                         duration(each * (count - last) as f64)
                     );
-                    cache
-                        .read_shard(&path)
-                        .ok_or_else(|| Error::run(&path, "the shard just written cannot be read back"))?
+                    cache.read_shard(&path).ok_or_else(|| {
+                        Error::run(&path, "the shard just written cannot be read back")
+                    })?
                 }
             };
             cache.shards.push(shard);
@@ -133,15 +136,24 @@ impl LatentCache {
         let notes: Notes = serde_json::from_slice(&fs::read(notes_path(path)).ok()?).ok()?;
         let [h, w, z] = self.shape;
         let whole = match file.tensor(MOMENTS) {
-            Some(view) => view.shape == [notes.captions.len(), h, w, 2 * z] && view.bytes.len() == notes.captions.len() * h * w * 4 * z,
+            Some(view) => {
+                view.shape == [notes.captions.len(), h, w, 2 * z]
+                    && view.bytes.len() == notes.captions.len() * h * w * 4 * z
+            }
             None => notes.captions.is_empty(),
         };
-        whole.then(|| Shard { file, first: self.len(), notes })
+        whole.then(|| Shard {
+            file,
+            first: self.len(),
+            notes,
+        })
     }
 
     /// The number of pictures.
     pub fn len(&self) -> u64 {
-        self.shards.last().map_or(0, |shard| shard.first + shard.notes.captions.len() as u64)
+        self.shards
+            .last()
+            .map_or(0, |shard| shard.first + shard.notes.captions.len() as u64)
     }
 
     /// Whether there is none; an open cache has some.
@@ -157,12 +169,20 @@ impl LatentCache {
     /// Pictures that could not be read.
     pub fn skipped(&self) -> Vec<Skipped> {
         let all = self.shards.iter().flat_map(|shard| &shard.notes.skipped);
-        all.map(|(file, reason)| Skipped { file: file.clone(), reason: reason.clone() }).collect()
+        all.map(|(file, reason)| Skipped {
+            file: file.clone(),
+            reason: reason.clone(),
+        })
+        .collect()
     }
 
     /// All captions.
     pub fn captions(&self) -> impl Iterator<Item = &str> {
-        self.shards.iter().flat_map(|shard| &shard.notes.captions).flatten().map(String::as_str)
+        self.shards
+            .iter()
+            .flat_map(|shard| &shard.notes.captions)
+            .flatten()
+            .map(String::as_str)
     }
 
     /// The captions of picture `index`.
@@ -180,18 +200,33 @@ impl LatentCache {
     /// When there is no such picture, or the noise has another length.
     pub fn append_sample(&self, index: u64, noise: &[f32], out: &mut Vec<f32>) {
         let [h, w, z] = self.shape;
-        assert_eq!(noise.len(), h * w * z, "noise for latents of {:?}", self.shape);
+        assert_eq!(
+            noise.len(),
+            h * w * z,
+            "noise for latents of {:?}",
+            self.shape
+        );
         let (shard, row) = self.find(index);
         // A shard that has a picture has the tensor, which `read_shard` has measured.
-        let Some(view) = shard.file.tensor(MOMENTS) else { return };
+        let Some(view) = shard.file.tensor(MOMENTS) else {
+            return;
+        };
         let record = h * w * 2 * z * 2;
         let bytes = &view.bytes[row * record..][..record];
-        let halves: Vec<f16> = bytes.chunks_exact(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]])).collect();
+        let halves: Vec<f16> = bytes
+            .chunks_exact(2)
+            .map(|pair| f16::from_le_bytes([pair[0], pair[1]]))
+            .collect();
         let mut moments = vec![0.0; halves.len()];
         halves.convert_to_f32_slice(&mut moments);
         for (place, noise) in moments.chunks_exact(2 * z).zip(noise.chunks_exact(z)) {
             let (mean, logvar) = place.split_at(z);
-            out.extend(mean.iter().zip(logvar).zip(noise).map(|((mean, logvar), noise)| mean + (0.5 * logvar).exp() * noise));
+            out.extend(
+                mean.iter()
+                    .zip(logvar)
+                    .zip(noise)
+                    .map(|((mean, logvar), noise)| mean + (0.5 * logvar).exp() * noise),
+            );
         }
     }
 
@@ -220,7 +255,12 @@ fn key(request: &Request) -> Result<String> {
 }
 
 /// Encodes the pictures of `range` and writes them to `path`, the notes first: the shard is there when its tensors are.
-fn encode_shard(request: &Request, range: std::ops::Range<u64>, shape: [usize; 3], path: &Path) -> Result<()> {
+fn encode_shard(
+    request: &Request,
+    range: std::ops::Range<u64>,
+    shape: [usize; 3],
+    path: &Path,
+) -> Result<()> {
     let [h, w, z] = shape;
     let size = request.size;
     let mut notes = Notes::default();
@@ -231,7 +271,9 @@ fn encode_shard(request: &Request, range: std::ops::Range<u64>, shape: [usize; 3
         let range = range.clone();
         Arc::new(move |chunk| {
             let first = range.start + chunk * CHUNK;
-            Ok((first..(first + CHUNK).min(range.end)).map(|index| dataset.item(index, size)).collect())
+            Ok((first..(first + CHUNK).min(range.end))
+                .map(|index| dataset.item(index, size))
+                .collect())
         })
     };
     let chunks = (range.end - range.start).div_ceil(CHUNK);
@@ -254,13 +296,20 @@ fn encode_shard(request: &Request, range: std::ops::Range<u64>, shape: [usize; 3
         }
         let pixels = Tensor::from_vec(pixels, &[count, size, size, 3]);
         let latents = no_grad(|| request.vae.encode(&pixels));
-        for (mean, logvar) in latents.mean.as_slice().chunks_exact(z).zip(latents.logvar.as_slice().chunks_exact(z)) {
+        for (mean, logvar) in latents
+            .mean
+            .as_slice()
+            .chunks_exact(z)
+            .zip(latents.logvar.as_slice().chunks_exact(z))
+        {
             moments.extend_from_slice(mean);
             moments.extend_from_slice(logvar);
         }
     }
     let text = serde_json::to_vec(&notes).map_err(|error| Error::run(path, error.to_string()))?;
-    write_atomically(&notes_path(path), |out| std::io::Write::write_all(out, &text))?;
+    write_atomically(&notes_path(path), |out| {
+        std::io::Write::write_all(out, &text)
+    })?;
     let tensor = Tensor::from_vec(moments, &[notes.captions.len(), h, w, 2 * z]);
     save_tensors(path, [(MOMENTS.to_string(), tensor)], FloatType::F16)?;
     Ok(())

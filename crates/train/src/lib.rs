@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 pub use self::config::Config;
 pub use self::error::{Error, Result};
 pub use self::run_folder::RunFolder;
+pub use self::step_unet::{Denoising, denoising_loss};
+pub use self::step_vae::vae_loss;
 
 /// How a run is started.
 pub struct Options<'a> {
@@ -44,7 +46,11 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { resume: false, threads: None, stop: &|| false }
+        Options {
+            resume: false,
+            threads: None,
+            stop: &|| false,
+        }
     }
 }
 

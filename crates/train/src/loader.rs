@@ -29,7 +29,11 @@ impl<B: Send + 'static> Loader<B> {
     /// When the system gives no more threads.
     pub fn start(first: u64, end: u64, workers: usize, make: MakeBatch<B>) -> Result<Loader<B>> {
         let workers = workers.max(1);
-        let mut loader = Loader { queues: Vec::new(), threads: Vec::new(), turn: 0 };
+        let mut loader = Loader {
+            queues: Vec::new(),
+            threads: Vec::new(),
+            turn: 0,
+        };
         for worker in 0..workers {
             let (sender, receiver) = sync_channel(AHEAD);
             let make = Arc::clone(&make);
@@ -37,7 +41,11 @@ impl<B: Send + 'static> Loader<B> {
             let thread = std::thread::Builder::new()
                 .name(format!("loader-{worker}"))
                 .spawn(move || fill(steps, &make, &sender))
-                .map_err(|source| Error::Io { action: "start", path: "a loader thread".into(), source })?;
+                .map_err(|source| Error::Io {
+                    action: "start",
+                    path: "a loader thread".into(),
+                    source,
+                })?;
             loader.queues.push(receiver);
             loader.threads.push(thread);
         }
@@ -97,8 +105,13 @@ mod tests {
 
     #[test]
     fn an_error_arrives_at_its_step_and_an_early_end_does_not_hang() {
-        let make: MakeBatch<u64> =
-            Arc::new(|step| if step == 5 { Err(Error::data("here", "broken")) } else { Ok(step) });
+        let make: MakeBatch<u64> = Arc::new(|step| {
+            if step == 5 {
+                Err(Error::data("here", "broken"))
+            } else {
+                Ok(step)
+            }
+        });
         let mut loader = Loader::start(0, 1_000_000, 2, make).unwrap();
         for _ in 0..5 {
             assert!(loader.next_batch().unwrap().is_ok());

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use velatura::checkpoint::{Component, FloatType, save_component, write_atomically};
-use velatura_tensor::Parameter;
+use velatura::weights::{Mode, Store};
+use velatura_tensor::{Parameter, Precision};
 
-use crate::config::Config;
+use crate::config::{Config, PrecisionKind};
 use crate::error::{Error, Result};
 use crate::optimizer::Named;
 use crate::random::{Purpose, mix};
@@ -15,7 +16,11 @@ use crate::run_folder::RunFolder;
 /// The folder of the component `name` in `folder`, which is a model's folder or the component's own.
 pub fn component_dir(folder: &Path, name: &str) -> PathBuf {
     let below = folder.join(name);
-    if below.is_dir() || !folder.join("config.json").is_file() { below } else { folder.to_path_buf() }
+    if below.is_dir() || !folder.join("config.json").is_file() {
+        below
+    } else {
+        folder.to_path_buf()
+    }
 }
 
 /// Opens the component that the run goes on from: of the newest checkpoint, else of `[model] base`; none where fresh
@@ -34,7 +39,9 @@ pub fn open(config: &Config, run: &RunFolder, name: &str) -> Result<Option<Compo
 
 /// A table of the run's config as the JSON that the models read.
 pub fn table(table: Option<&toml::Table>) -> Value {
-    table.and_then(|table| serde_json::to_value(table).ok()).unwrap_or(Value::Null)
+    table
+        .and_then(|table| serde_json::to_value(table).ok())
+        .unwrap_or(Value::Null)
 }
 
 /// Names the table in an error about its values.
@@ -44,8 +51,10 @@ pub fn in_table(run: &RunFolder, name: &'static str) -> impl Fn(velatura::Error)
 }
 
 /// The seed of a fresh component's weights.
-pub fn weights_seed(config: &Config, name: &str) -> u64 {
-    let position = name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+fn weights_seed(config: &Config, name: &str) -> u64 {
+    let position = name.bytes().fold(0u64, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
     mix(config.run.seed, Purpose::Weights, position)
 }
 
@@ -53,14 +62,27 @@ pub fn weights_seed(config: &Config, name: &str) -> u64 {
 ///
 /// # Errors
 /// The disk is full or not writable; a value does not fit into `dtype`.
-pub fn save(dir: &Path, config: &Value, parameters: &[Parameter], dtype: FloatType) -> velatura::Result<()> {
-    let tensors = parameters.iter().map(|parameter| (parameter.name().to_string(), parameter.value().detach()));
+pub fn save(
+    dir: &Path,
+    config: &Value,
+    parameters: &[Parameter],
+    dtype: FloatType,
+) -> velatura::Result<()> {
+    let tensors = parameters
+        .iter()
+        .map(|parameter| (parameter.name().to_string(), parameter.value().detach()));
     save_component(dir, config, tensors, dtype)
 }
 
 /// The parameters of a component under its name.
 pub fn named(component: &'static str, parameters: &[Parameter]) -> Vec<Named> {
-    parameters.iter().map(|parameter| Named { component, parameter: parameter.clone() }).collect()
+    parameters
+        .iter()
+        .map(|parameter| Named {
+            component,
+            parameter: parameter.clone(),
+        })
+        .collect()
 }
 
 /// Writes a JSON file, and the folder it stands in.
@@ -71,6 +93,22 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> velatura::Resul
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(velatura::Error::io("make the folder", dir))?;
     }
-    let text = serde_json::to_string_pretty(value).map_err(|error| velatura::Error::format(path, error.to_string()))?;
-    write_atomically(path, |out| std::io::Write::write_all(out, format!("{text}\n").as_bytes()))
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| velatura::Error::format(path, error.to_string()))?;
+    write_atomically(path, |out| {
+        std::io::Write::write_all(out, format!("{text}\n").as_bytes())
+    })
+}
+
+/// A place to train weights from: of `component`, or fresh ones.
+pub fn store(config: &Config, name: &str, component: Option<&Component>) -> Store {
+    let products = match config.model.precision {
+        PrecisionKind::F32 => Precision::F32,
+        PrecisionKind::Bf16 => Precision::Bf16,
+    };
+    let store = match component {
+        Some(component) => Store::load(component, Mode::Training),
+        None => Store::init(weights_seed(config, name)),
+    };
+    store.with_products_in(products)
 }

@@ -43,8 +43,19 @@ impl Optimizer {
     /// Starts with moments of zero for a run of `steps` steps.
     pub fn new(config: &Config, steps: u64, parameters: &[Named]) -> Optimizer {
         let zeros = |named: &Named| vec![0.0; named.parameter.shape().iter().product()];
-        let moments = parameters.iter().map(|named| Moments { first: zeros(named), second: zeros(named) }).collect();
-        Optimizer { config: config.clone(), steps, parameters: parameters.to_vec(), moments }
+        let moments = parameters
+            .iter()
+            .map(|named| Moments {
+                first: zeros(named),
+                second: zeros(named),
+            })
+            .collect();
+        Optimizer {
+            config: config.clone(),
+            steps,
+            parameters: parameters.to_vec(),
+            moments,
+        }
     }
 
     /// The parameters in their fixed order.
@@ -62,7 +73,10 @@ impl Optimizer {
         for (named, moments) in self.parameters.iter().zip(&self.moments) {
             let shape = named.parameter.shape();
             for (half, values) in [("first", &moments.first), ("second", &moments.second)] {
-                state.push((format!("{}#{half}", named.key()), Tensor::from_vec(values.clone(), shape)));
+                state.push((
+                    format!("{}#{half}", named.key()),
+                    Tensor::from_vec(values.clone(), shape),
+                ));
             }
         }
         state
@@ -70,7 +84,13 @@ impl Optimizer {
 
     /// The learning rate of step `step`, counted from 1.
     pub fn learning_rate(&self, step: u64) -> f64 {
-        let Config { learning_rate, warmup_steps, decay, final_fraction, .. } = self.config;
+        let Config {
+            learning_rate,
+            warmup_steps,
+            decay,
+            final_fraction,
+            ..
+        } = self.config;
         if step < warmup_steps {
             return learning_rate * step as f64 / warmup_steps as f64;
         }
@@ -81,19 +101,33 @@ impl Optimizer {
             Decay::Cosine => 0.5 * (1.0 + (PI * progress).cos()),
             Decay::Linear => 1.0 - progress,
         };
-        let floor = if decay == Decay::Constant { 0.0 } else { final_fraction };
+        let floor = if decay == Decay::Constant {
+            0.0
+        } else {
+            final_fraction
+        };
         learning_rate * (floor + (1.0 - floor) * course)
     }
 
     /// The Euclidean norm of all gradients together.
     pub fn gradient_norm(&self, gradients: &Gradients) -> f64 {
-        let squares = self.parameters.iter().filter_map(|named| gradients.get(&named.parameter));
-        squares.map(|gradient| sum_squares(gradient.as_slice())).sum::<f64>().sqrt()
+        let squares = self
+            .parameters
+            .iter()
+            .filter_map(|named| gradients.get(&named.parameter));
+        squares
+            .map(|gradient| sum_squares(gradient.as_slice()))
+            .sum::<f64>()
+            .sqrt()
     }
 
     /// The first parameter whose gradient is not finite.
     pub fn first_not_finite(&self, gradients: &Gradients) -> Option<String> {
-        let bad = |named: &&Named| gradients.get(&named.parameter).is_some_and(|g| !all_finite(g.as_slice()));
+        let bad = |named: &&Named| {
+            gradients
+                .get(&named.parameter)
+                .is_some_and(|g| !all_finite(g.as_slice()))
+        };
         self.parameters.iter().find(bad).map(Named::key)
     }
 
@@ -102,7 +136,11 @@ impl Optimizer {
     pub fn step(&mut self, step: u64, gradients: &Gradients, norm: f64) {
         // torch.nn.utils.clip_grad_norm_ has the same 1e-6.
         let clip = self.config.max_grad_norm;
-        let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let scale = if clip > 0.0 {
+            (clip / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
         let settings = Settings {
             learning_rate: self.learning_rate(step) as f32,
             beta1: self.config.betas[0] as f32,
@@ -111,7 +149,9 @@ impl Optimizer {
             weight_decay: self.config.weight_decay as f32,
         };
         for (named, moments) in self.parameters.iter().zip(&mut self.moments) {
-            let Some(gradient) = gradients.get(&named.parameter) else { continue };
+            let Some(gradient) = gradients.get(&named.parameter) else {
+                continue;
+            };
             named.parameter.update(|weights| {
                 adamw(
                     &settings,
@@ -133,15 +173,29 @@ mod tests {
 
     fn optimizer(config: Config, steps: u64) -> (Optimizer, Parameter) {
         let parameter = Parameter::new("w", Tensor::from_vec(vec![1.0, -2.0], &[2]));
-        let named = Named { component: "unet", parameter: parameter.clone() };
+        let named = Named {
+            component: "unet",
+            parameter: parameter.clone(),
+        };
         (Optimizer::new(&config, steps, &[named]), parameter)
     }
 
     #[test]
     fn the_rate_warms_up_and_decays() {
-        let config = Config { learning_rate: 1.0, warmup_steps: 10, ..Config::default() };
+        let config = Config {
+            learning_rate: 1.0,
+            warmup_steps: 10,
+            ..Config::default()
+        };
         let rates = |decay, final_fraction| {
-            let (optimizer, _) = optimizer(Config { decay, final_fraction, ..config.clone() }, 110);
+            let (optimizer, _) = optimizer(
+                Config {
+                    decay,
+                    final_fraction,
+                    ..config.clone()
+                },
+                110,
+            );
             [1, 5, 10, 60, 110].map(|step| (optimizer.learning_rate(step) * 1e6).round() / 1e6)
         };
         assert_eq!(rates(Decay::Constant, 0.0), [0.1, 0.5, 1.0, 1.0, 1.0]);
@@ -153,17 +207,33 @@ mod tests {
     fn the_first_step_goes_by_the_learning_rate_whatever_the_clipping() {
         // At step 1 Adam's direction is the gradient's sign, so clipping must not change the weights.
         for max_grad_norm in [0.0, 1e-3] {
-            let config = Config { learning_rate: 0.1, weight_decay: 0.0, max_grad_norm, ..Config::default() };
+            let config = Config {
+                learning_rate: 0.1,
+                weight_decay: 0.0,
+                max_grad_norm,
+                ..Config::default()
+            };
             let (mut optimizer, parameter) = optimizer(config, 10);
-            let gradients = parameter.value().mul(&Tensor::from_vec(vec![3.0, 4.0], &[2])).sum().backward();
+            let gradients = parameter
+                .value()
+                .mul(&Tensor::from_vec(vec![3.0, 4.0], &[2]))
+                .sum()
+                .backward();
             let norm = optimizer.gradient_norm(&gradients);
             assert!((norm - 5.0).abs() < 1e-6);
             optimizer.step(1, &gradients, norm);
             let after = parameter.value().to_vec();
-            assert!((after[0] - 0.9).abs() < 1e-4 && (after[1] + 2.1).abs() < 1e-4, "{after:?}");
+            assert!(
+                (after[0] - 0.9).abs() < 1e-4 && (after[1] + 2.1).abs() < 1e-4,
+                "{after:?}"
+            );
             // Moments do remember the clipped gradient.
             let first = optimizer.moments_mut()[0].first[1];
-            let expected = if max_grad_norm == 0.0 { 0.4 } else { 0.4 * 2e-4 };
+            let expected = if max_grad_norm == 0.0 {
+                0.4
+            } else {
+                0.4 * 2e-4
+            };
             assert!((first / expected - 1.0).abs() < 1e-3, "{first}");
         }
     }
@@ -173,6 +243,9 @@ mod tests {
         let (optimizer, parameter) = optimizer(Config::default(), 1);
         let gradients = parameter.value().scale(f32::NAN).sum().backward();
         assert!(optimizer.gradient_norm(&gradients).is_nan());
-        assert_eq!(optimizer.first_not_finite(&gradients).as_deref(), Some("unet/w"));
+        assert_eq!(
+            optimizer.first_not_finite(&gradients).as_deref(),
+            Some("unet/w")
+        );
     }
 }

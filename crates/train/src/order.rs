@@ -15,12 +15,18 @@ pub struct Order {
 impl Order {
     /// For `count` pictures; without a count, picture i stands at position i.
     pub fn new(seed: u64, count: Option<u64>) -> Order {
-        Order { seed, count, epochs: Mutex::default() }
+        Order {
+            seed,
+            count,
+            epochs: Mutex::default(),
+        }
     }
 
     /// The picture at `position`, counted from the beginning of the run.
     pub fn index(&self, position: u64) -> u64 {
-        let Some(count) = self.count else { return position };
+        let Some(count) = self.count else {
+            return position;
+        };
         let epoch = self.epoch(position / count, count as usize);
         u64::from(epoch[(position % count) as usize])
     }

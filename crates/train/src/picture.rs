@@ -12,7 +12,11 @@ pub const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
 pub fn is_picture(file: &Path) -> bool {
     file.extension()
         .and_then(|ending| ending.to_str())
-        .is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+        .is_some_and(|ending| {
+            EXTENSIONS
+                .iter()
+                .any(|known| ending.eq_ignore_ascii_case(known))
+        })
 }
 
 /// Reads width and height from the header only; the cheap test of whether this is a picture at all.
@@ -20,7 +24,9 @@ pub fn is_picture(file: &Path) -> bool {
 /// # Errors
 /// The decoder's message.
 pub fn dimensions(file: &Path) -> Result<(u32, u32), String> {
-    let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format).map_err(|error| error.to_string())?;
+    let reader = ImageReader::open(file)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(|error| error.to_string())?;
     match reader.into_dimensions() {
         Ok((0, _) | (_, 0)) => Err("it is empty".into()),
         Ok(size) => Ok(size),
@@ -33,8 +39,9 @@ pub fn dimensions(file: &Path) -> Result<(u32, u32), String> {
 /// # Errors
 /// The decoder's message; a picture that would need more than 1 GiB is refused.
 pub fn decode(file: &Path) -> Result<RgbImage, String> {
-    let mut reader =
-        ImageReader::open(file).and_then(ImageReader::with_guessed_format).map_err(|error| error.to_string())?;
+    let mut reader = ImageReader::open(file)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(|error| error.to_string())?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(1 << 30);
     reader.limits(limits);
@@ -52,7 +59,8 @@ fn on_white(picture: DynamicImage) -> RgbImage {
     let rgba = picture.into_rgba8();
     RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
         let [r, g, b, a] = rgba.get_pixel(x, y).0;
-        let blend = |c: u8| ((u32::from(c) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
+        let blend =
+            |c: u8| ((u32::from(c) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
         Rgb([blend(r), blend(g), blend(b)])
     })
 }
@@ -65,9 +73,19 @@ pub fn square(picture: RgbImage, side: u32) -> RgbImage {
     }
     let shorter = width.min(height);
     // Cutting first is exact (the square keeps its own scale) and saves resampling what is thrown away.
-    let cut =
-        imageops::crop_imm(&picture, (width - shorter) / 2, (height - shorter) / 2, shorter, shorter).to_image();
-    if shorter == side { cut } else { imageops::resize(&cut, side, side, FilterType::Lanczos3) }
+    let cut = imageops::crop_imm(
+        &picture,
+        (width - shorter) / 2,
+        (height - shorter) / 2,
+        shorter,
+        shorter,
+    )
+    .to_image();
+    if shorter == side {
+        cut
+    } else {
+        imageops::resize(&cut, side, side, FilterType::Lanczos3)
+    }
 }
 
 /// Appends the `side`×`side` window at (x, y) to `out` as `[side, side, 3]` in [-1, 1].
@@ -76,24 +94,36 @@ pub fn square(picture: RgbImage, side: u32) -> RgbImage {
 /// When the window leaves the picture.
 pub fn append_window(picture: &RgbImage, x: usize, y: usize, side: usize, out: &mut Vec<f32>) {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    assert!(x + side <= width && y + side <= height, "window {x},{y}+{side} in a picture of {width}x{height}");
+    assert!(
+        x + side <= width && y + side <= height,
+        "window {x},{y}+{side} in a picture of {width}x{height}"
+    );
     let bytes = picture.as_raw();
     for row in y..y + side {
         let start = (row * width + x) * 3;
-        out.extend(bytes[start..start + side * 3].iter().map(|&byte| f32::from(byte) / 127.5 - 1.0));
+        out.extend(
+            bytes[start..start + side * 3]
+                .iter()
+                .map(|&byte| f32::from(byte) / 127.5 - 1.0),
+        );
     }
 }
 
 /// `pixels: [height, width, 3]` in [-1, 1] to 8 bits, rounding, with what lies outside cut off.
 pub fn to_rgb(pixels: &[f32], width: u32, height: u32) -> Option<RgbImage> {
-    let bytes = pixels.iter().map(|&value| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
+    let bytes = pixels
+        .iter()
+        .map(|&value| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8)
+        .collect();
     RgbImage::from_raw(width, height, bytes)
 }
 
 /// Pictures of one size side by side, `columns` a row, two white pixels between them.
 pub fn grid(pictures: &[RgbImage], columns: usize) -> RgbImage {
     const GAP: u32 = 2;
-    let Some(first) = pictures.first() else { return RgbImage::new(1, 1) };
+    let Some(first) = pictures.first() else {
+        return RgbImage::new(1, 1);
+    };
     let columns = columns.clamp(1, pictures.len());
     let rows = pictures.len().div_ceil(columns);
     let (width, height) = first.dimensions();
@@ -104,7 +134,12 @@ pub fn grid(pictures: &[RgbImage], columns: usize) -> RgbImage {
     );
     for (index, picture) in pictures.iter().enumerate() {
         let (column, row) = ((index % columns) as u32, (index / columns) as u32);
-        imageops::replace(&mut sheet, picture, i64::from(column * (width + GAP)), i64::from(row * (height + GAP)));
+        imageops::replace(
+            &mut sheet,
+            picture,
+            i64::from(column * (width + GAP)),
+            i64::from(row * (height + GAP)),
+        );
     }
     sheet
 }
@@ -115,7 +150,13 @@ mod tests {
 
     #[test]
     fn squares_keep_the_middle() {
-        let picture = RgbImage::from_fn(30, 10, |x, _| if (10..20).contains(&x) { Rgb([255, 0, 0]) } else { Rgb([0; 3]) });
+        let picture = RgbImage::from_fn(30, 10, |x, _| {
+            if (10..20).contains(&x) {
+                Rgb([255, 0, 0])
+            } else {
+                Rgb([0; 3])
+            }
+        });
         let square = square(picture, 10);
         assert_eq!(square.dimensions(), (10, 10));
         assert!(square.pixels().all(|p| p.0 == [255, 0, 0]));
@@ -123,7 +164,9 @@ mod tests {
 
     #[test]
     fn pixels_survive_the_way_to_numbers_and_back() {
-        let picture = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * 16) as u8, (y * 16) as u8, (x * y) as u8]));
+        let picture = RgbImage::from_fn(16, 16, |x, y| {
+            Rgb([(x * 16) as u8, (y * 16) as u8, (x * y) as u8])
+        });
         let mut numbers = Vec::new();
         append_window(&picture, 0, 0, 16, &mut numbers);
         assert_eq!(to_rgb(&numbers, 16, 16).unwrap(), picture);

@@ -60,10 +60,20 @@ impl Progress {
     ///
     /// # Errors
     /// `metrics.jsonl` cannot be read or written.
-    pub fn start(run: &Path, first: u64, steps: u64, batch_size: usize, log_every: u64) -> Result<Progress> {
+    pub fn start(
+        run: &Path,
+        first: u64,
+        steps: u64,
+        batch_size: usize,
+        log_every: u64,
+    ) -> Result<Progress> {
         let path = run.join("metrics.jsonl");
         let rows = keep_rows(&path, first)?;
-        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        let metrics = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
             // The template is a constant; a bad one would only cost the bar its looks.
@@ -128,16 +138,25 @@ impl Progress {
         let row = Row {
             step,
             loss: (window.loss / n) as f32,
-            parts: window.parts.iter().map(|(name, sum)| ((*name).to_string(), ((sum / n) as f32).into())).collect(),
+            parts: window
+                .parts
+                .iter()
+                .map(|(name, sum)| ((*name).to_string(), ((sum / n) as f32).into()))
+                .collect(),
             gradient_norm: (window.norm / n) as f32,
             learning_rate: rate,
-            images_per_second: (n * self.batch_size as f64 / window.busy.as_secs_f64().max(1e-9)) as f32,
+            images_per_second: (n * self.batch_size as f64 / window.busy.as_secs_f64().max(1e-9))
+                as f32,
             seconds: self.began.elapsed().as_secs_f32(),
         };
         // What is left goes by the whole run so far, saving and sampling included.
         let each = self.began.elapsed().as_secs_f64() / self.done as f64;
         let left = duration(each * self.steps.saturating_sub(step) as f64);
-        let parts: String = window.parts.iter().map(|(name, sum)| format!(", {name} {:.4}", sum / n)).collect();
+        let parts: String = window
+            .parts
+            .iter()
+            .map(|(name, sum)| format!(", {name} {:.4}", sum / n))
+            .collect();
         let line = format!(
             "loss {:.4}{parts}, gradient {:.2}, rate {:.2e}, {:.1} images/s, {left} left",
             row.loss, row.gradient_norm, rate, row.images_per_second
@@ -151,7 +170,9 @@ impl Progress {
         }
         let mut text = serde_json::to_string(&row).unwrap_or_default();
         text.push('\n');
-        self.metrics.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?;
+        self.metrics
+            .write_all(text.as_bytes())
+            .map_err(Error::io("write", &self.path))?;
         self.rows.push(row);
         Ok(())
     }
@@ -180,7 +201,9 @@ impl Drop for Progress {
 
 /// The rows up to step `last`; the file is rewritten if it holds later ones or half a line.
 fn keep_rows(path: &Path, last: u64) -> Result<Vec<Row>> {
-    let Ok(file) = File::open(path) else { return Ok(Vec::new()) };
+    let Ok(file) = File::open(path) else {
+        return Ok(Vec::new());
+    };
     let mut kept = Vec::new();
     let mut text = String::new();
     let mut dropped = false;
@@ -221,10 +244,16 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut progress = Progress::start(run.path(), 0, 6, 4, 2).unwrap();
         for step in 1..=6 {
-            progress.step(step, step as f32, &[("kl", 2.0)], 1.0, 1e-3, second).unwrap();
+            progress
+                .step(step, step as f32, &[("kl", 2.0)], 1.0, 1e-3, second)
+                .unwrap();
         }
         // The first step reports at once, so that a person sees that it runs.
-        let seen: Vec<(u64, f32)> = progress.rows().iter().map(|row| (row.step, row.loss)).collect();
+        let seen: Vec<(u64, f32)> = progress
+            .rows()
+            .iter()
+            .map(|row| (row.step, row.loss))
+            .collect();
         assert_eq!(seen, [(1, 1.0), (2, 2.0), (4, 3.5), (6, 5.5)]);
         assert_eq!(progress.rows()[1].images_per_second, 4.0);
         drop(progress);
@@ -237,6 +266,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_by_people() {
-        assert_eq!([12.4, 200.0, 7500.0].map(duration), ["12 s", "3 min 20 s", "2 h 05 min"]);
+        assert_eq!(
+            [12.4, 200.0, 7500.0].map(duration),
+            ["12 s", "3 min 20 s", "2 h 05 min"]
+        );
     }
 }

@@ -70,7 +70,12 @@ pub fn normals(seed: u64, purpose: Purpose, position: u64, n: usize) -> Vec<f32>
 pub fn mix(seed: u64, purpose: Purpose, position: u64) -> u64 {
     let mut value = finish(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
     value = finish(value ^ (purpose as u64).wrapping_mul(0xd1b5_4a32_d192_ed03));
-    finish(value ^ position.wrapping_mul(0x8cb9_2ba7_2f3d_8dd7).wrapping_add(0x2545_f491_4f6c_dd1d))
+    finish(
+        value
+            ^ position
+                .wrapping_mul(0x8cb9_2ba7_2f3d_8dd7)
+                .wrapping_add(0x2545_f491_4f6c_dd1d),
+    )
 }
 
 fn finish(mut z: u64) -> u64 {

@@ -37,10 +37,17 @@ impl RunFolder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::run(dir, "another process is training in it; wait for it or stop it"));
+                return Err(Error::run(
+                    dir,
+                    "another process is training in it; wait for it or stop it",
+                ));
             }
             Err(TryLockError::Error(source)) => {
-                return Err(Error::Io { action: "lock", path, source });
+                return Err(Error::Io {
+                    action: "lock",
+                    path,
+                    source,
+                });
             }
         }
         let checkpoints = Checkpoints::of(dir);
@@ -67,7 +74,12 @@ impl RunFolder {
         }
         let copy = dir.join("config.toml");
         fs::copy(file, &copy).map_err(Error::io("write", &copy))?;
-        Ok(RunFolder { dir: dir.clone(), config_file: file.to_path_buf(), checkpoint, _lock: lock })
+        Ok(RunFolder {
+            dir: dir.clone(),
+            config_file: file.to_path_buf(),
+            checkpoint,
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -87,8 +99,14 @@ impl RunFolder {
 
     pub(crate) fn start(&self) -> Start {
         match &self.checkpoint {
-            Some((dir, state)) => Start { step: state.step, checkpoint: Some(dir.clone()) },
-            None => Start { step: 0, checkpoint: None },
+            Some((dir, state)) => Start {
+                step: state.step,
+                checkpoint: Some(dir.clone()),
+            },
+            None => Start {
+                step: 0,
+                checkpoint: None,
+            },
         }
     }
 }

@@ -43,14 +43,20 @@ pub fn denoising_loss(
     timesteps: &[usize],
     context: &Tensor,
 ) -> Tensor {
-    let Denoising { schedule, predicts, weight } = objective;
+    let Denoising {
+        schedule,
+        predicts,
+        weight,
+    } = objective;
     let noisy = schedule.add_noise(latents, noise, timesteps);
     let target = predicts.target(schedule, latents, noise, timesteps);
     let times: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
     let errors = unet.forward(&noisy, &times, context).sub(&target).square();
     match weight {
         LossWeight::Uniform => errors.mean(),
-        other => errors.scale_samples(&other.weights(schedule, *predicts, timesteps)).mean(),
+        other => errors
+            .scale_samples(&other.weights(schedule, *predicts, timesteps))
+            .mean(),
     }
 }
 
@@ -75,7 +81,12 @@ pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outc
         None => {
             let step = run.start().step;
             eprintln!("stopped while latents were encoded; `--resume` goes on from there");
-            Ok(Outcome { run: run.dir().to_path_buf(), step, loss: f32::NAN, ending: Ending::Stopped })
+            Ok(Outcome {
+                run: run.dir().to_path_buf(),
+                step,
+                loss: f32::NAN,
+                ending: Ending::Stopped,
+            })
         }
     }
 }
@@ -125,20 +136,31 @@ impl UnetObjective {
         // The configs first: what is wrong there should be said before hours of encoding.
         let scheduler = scheduler(config, run)?;
         // Training is DDPM's, whichever sampler the model is given.
-        let settings = scheduler.settings(Sampler::Ddpm).map_err(models::in_table(run, "scheduler"))?;
-        let vae_source = config.model.vae.as_deref().or(base).unwrap_or(Path::new("."));
+        let settings = scheduler
+            .settings(Sampler::Ddpm)
+            .map_err(models::in_table(run, "scheduler"))?;
+        let vae_source = config
+            .model
+            .vae
+            .as_deref()
+            .or(base)
+            .unwrap_or(Path::new("."));
         let vae_dir = models::component_dir(vae_source, "vae");
         let vae_component = Component::open(&vae_dir, None)?;
         let vae_config = VaeConfig::read(&vae_component)?;
         let factor = vae_config.factor();
         if !data.size.is_multiple_of(factor) {
-            let message = format!("[data] size: expected a multiple of {factor}, by which the VAE divides it, found {}", data.size);
+            let message = format!(
+                "[data] size: expected a multiple of {factor}, by which the VAE divides it, found {}",
+                data.size
+            );
             return Err(Error::config(run.config_file(), message));
         }
         let unet_component = models::open(config, run, "unet")?;
         let mut unet_config = match &unet_component {
             Some(component) => UnetConfig::read(component)?,
-            None => UnetConfig::from_json(&models::table(config.unet.as_ref())).map_err(models::in_table(run, "unet"))?,
+            None => UnetConfig::from_json(&models::table(config.unet.as_ref()))
+                .map_err(models::in_table(run, "unet"))?,
         };
         let side = data.size / factor;
         unet_config.check_latent_size(side, side)?;
@@ -163,7 +185,10 @@ impl UnetObjective {
         let vae_store = Store::load(&vae_component, Mode::Inference(Precision::F32));
         let vae = AutoencoderKl::load(&vae_config, &vae_store.root())?;
         vae_store.finish()?;
-        let cache_dir = data.cache.clone().unwrap_or_else(|| run.dir().join("cache"));
+        let cache_dir = data
+            .cache
+            .clone()
+            .unwrap_or_else(|| run.dir().join("cache"));
         let request = latents::Request {
             dir: &cache_dir,
             dataset: Arc::clone(&dataset),
@@ -172,20 +197,24 @@ impl UnetObjective {
             vae: &vae,
             workers: data.workers,
         };
-        let Some(cache) = LatentCache::open(&request, options.stop)? else { return Ok(None) };
+        let Some(cache) = LatentCache::open(&request, options.stop)? else {
+            return Ok(None);
+        };
 
         let tokenizer = tokenizer(config, run, &cache, &dataset)?;
         let (text_encoder, text_parameters, frozen_text) = text_encoder(config, run, &tokenizer)?;
         let width = text_encoder.config().hidden_size;
-        if let Some(dim) = unet_config.cross_attention_dim.iter().find(|&&dim| dim != width) {
-            let message =
-                format!("[unet] cross_attention_dim: expected {width}, the text encoder's hidden_size, found {dim}");
+        if let Some(dim) = unet_config
+            .cross_attention_dim
+            .iter()
+            .find(|&&dim| dim != width)
+        {
+            let message = format!(
+                "[unet] cross_attention_dim: expected {width}, the text encoder's hidden_size, found {dim}"
+            );
             return Err(Error::config(run.config_file(), message));
         }
-        let unet_store = match &unet_component {
-            Some(component) => Store::load(component, Mode::Training),
-            None => Store::init(models::weights_seed(config, "unet")),
-        };
+        let unet_store = models::store(config, "unet", unet_component.as_ref());
         let mut unet = Unet::load(&unet_config, &unet_store.root())?;
         unet_store.finish()?;
         unet.recompute = config.model.recompute;
@@ -193,7 +222,10 @@ impl UnetObjective {
         let denoising = Denoising {
             schedule: NoiseSchedule::new(&settings),
             predicts: settings.prediction_type,
-            weight: config.loss.min_snr_gamma.map_or(LossWeight::Uniform, LossWeight::MinSnr),
+            weight: config
+                .loss
+                .min_snr_gamma
+                .map_or(LossWeight::Uniform, LossWeight::MinSnr),
         };
         let source = LatentSource {
             order: Order::new(config.run.seed, Some(cache.len())),
@@ -226,14 +258,23 @@ impl UnetObjective {
 
     fn context(&self, ids: &[u32]) -> Tensor {
         let forward = || self.text_encoder.forward(ids, self.source.batch);
-        if self.text_parameters.is_empty() { no_grad(forward) } else { forward() }
+        if self.text_parameters.is_empty() {
+            no_grad(forward)
+        } else {
+            forward()
+        }
     }
 
     fn save_text(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
         let dir = dir.join("text_encoder");
         match &self.frozen_text {
             Some(from) => copy_folder(from, &dir),
-            None => models::save(&dir, &self.text_encoder.config().to_json(), &self.text_parameters, dtype),
+            None => models::save(
+                &dir,
+                &self.text_encoder.config().to_json(),
+                &self.text_parameters,
+                dtype,
+            ),
         }
     }
 }
@@ -249,7 +290,9 @@ impl LatentSource {
         let mut latents = Vec::with_capacity(self.batch * each);
         let (mut timesteps, mut ids) = (Vec::new(), Vec::new());
         for (slot, noise) in posterior.chunks_exact(each).enumerate() {
-            let index = self.order.index((step - 1) * self.batch as u64 + slot as u64);
+            let index = self
+                .order
+                .index((step - 1) * self.batch as u64 + slot as u64);
             self.cache.append_sample(index, noise, &mut latents);
             timesteps.push(choices.below(self.timesteps));
             // Both numbers are drawn whatever the first says, so that one choice does not shift the others.
@@ -283,7 +326,11 @@ impl LatentSource {
         }
         let n = values.len() as f64;
         let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        let variance = values
+            .iter()
+            .map(|&x| (f64::from(x) - mean).powi(2))
+            .sum::<f64>()
+            / n;
         let deviation = variance.sqrt() * f64::from(self.scale);
         if !(0.7..=1.4).contains(&deviation) {
             eprintln!(
@@ -311,13 +358,33 @@ impl Objective for UnetObjective {
 
     fn loss(&self, batch: &LatentBatch) -> Losses {
         let context = self.context(&batch.ids);
-        let LatentBatch { latents, noise, timesteps, .. } = batch;
-        let total = denoising_loss(&self.unet, &self.denoising, latents, noise, timesteps, &context);
-        Losses { total, parts: Vec::new() }
+        let LatentBatch {
+            latents,
+            noise,
+            timesteps,
+            ..
+        } = batch;
+        let total = denoising_loss(
+            &self.unet,
+            &self.denoising,
+            latents,
+            noise,
+            timesteps,
+            &context,
+        );
+        Losses {
+            total,
+            parts: Vec::new(),
+        }
     }
 
     fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
-        models::save(&dir.join("unet"), &self.unet.config().to_json(), &self.unet_parameters, dtype)?;
+        models::save(
+            &dir.join("unet"),
+            &self.unet.config().to_json(),
+            &self.unet_parameters,
+            dtype,
+        )?;
         if self.frozen_text.is_none() {
             self.save_text(dir, dtype)?;
         }
@@ -325,7 +392,12 @@ impl Objective for UnetObjective {
     }
 
     fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
-        models::save(&dir.join("unet"), &self.unet.config().to_json(), &self.unet_parameters, dtype)?;
+        models::save(
+            &dir.join("unet"),
+            &self.unet.config().to_json(),
+            &self.unet_parameters,
+            dtype,
+        )?;
         self.save_text(dir, dtype)?;
         self.tokenizer.save(&dir.join("tokenizer"))?;
         copy_folder(&self.vae_dir, &dir.join("vae"))?;
@@ -353,7 +425,10 @@ impl Objective for UnetObjective {
         };
         models::write_json(&dir.join("model_index.json"), &index)?;
         models::write_json(&dir.join("velatura.json"), &advice)?;
-        models::write_json(&dir.join("scheduler").join("scheduler_config.json"), scheduler)?;
+        models::write_json(
+            &dir.join("scheduler").join("scheduler_config.json"),
+            scheduler,
+        )?;
         Ok(())
     }
 
@@ -381,9 +456,15 @@ impl Objective for UnetObjective {
                 ..Request::default()
             };
             let plan = request.plan(&facts)?;
-            let painted = no_grad(|| painter.paint(&plan, None, &mut |_| std::ops::ControlFlow::Continue(())))?;
+            let painted = no_grad(|| {
+                painter.paint(&plan, None, &mut |_| std::ops::ControlFlow::Continue(()))
+            })?;
             let image = painted.image;
-            pictures.extend(RgbImage::from_raw(image.width() as u32, image.height() as u32, image.pixels().to_vec()));
+            pictures.extend(RgbImage::from_raw(
+                image.width() as u32,
+                image.height() as u32,
+                image.pixels().to_vec(),
+            ));
         }
         let columns = (pictures.len() as f64).sqrt().ceil() as usize;
         Ok((!pictures.is_empty()).then(|| (grid(&pictures, columns), String::new())))
@@ -394,9 +475,27 @@ impl Objective for UnetObjective {
             Ok(context) => context,
             Err(error) => return Some(error.to_string()),
         };
-        let LatentBatch { latents, noise, timesteps, .. } = batch;
-        let again = || no_grad(|| denoising_loss(&self.unet, &self.denoising, latents, noise, timesteps, &context));
-        check_finite("unet", again).err().map(|error| error.to_string())
+        let LatentBatch {
+            latents,
+            noise,
+            timesteps,
+            ..
+        } = batch;
+        let again = || {
+            no_grad(|| {
+                denoising_loss(
+                    &self.unet,
+                    &self.denoising,
+                    latents,
+                    noise,
+                    timesteps,
+                    &context,
+                )
+            })
+        };
+        check_finite("unet", again)
+            .err()
+            .map(|error| error.to_string())
     }
 }
 
@@ -422,14 +521,21 @@ fn scheduler(config: &Config, run: &RunFolder) -> Result<SchedulerConfig> {
         "set_alpha_to_one": false,
         "steps_offset": 1,
     });
-    if let (Value::Object(given), Value::Object(all)) = (models::table(config.scheduler.as_ref()), &mut value) {
+    if let (Value::Object(given), Value::Object(all)) =
+        (models::table(config.scheduler.as_ref()), &mut value)
+    {
         all.extend(given);
     }
     SchedulerConfig::from_value(value).map_err(models::in_table(run, "scheduler"))
 }
 
 /// The tokenizer: of the checkpoint, of the base, or made from the words of the captions.
-fn tokenizer(config: &Config, run: &RunFolder, cache: &LatentCache, dataset: &Dataset) -> Result<Tokenizer> {
+fn tokenizer(
+    config: &Config,
+    run: &RunFolder,
+    cache: &LatentCache,
+    dataset: &Dataset,
+) -> Result<Tokenizer> {
     let dir = match (run.checkpoint(), &config.model.base) {
         (Some(checkpoint), _) => Some(checkpoint.join("tokenizer")),
         // A model without a tokenizer of its own has CLIP's.
@@ -439,9 +545,14 @@ fn tokenizer(config: &Config, run: &RunFolder, cache: &LatentCache, dataset: &Da
     Ok(match (dir, config.model.tokenizer) {
         (Some(dir), _) => Tokenizer::from_folder(&dir)?,
         (None, TokenizerKind::Captions) if config.model.base.is_none() => {
-            let drawn = if let Dataset::Scenes(scenes) = dataset { scenes.vocabulary() } else { Vec::new() };
+            let drawn = if let Dataset::Scenes(scenes) = dataset {
+                scenes.vocabulary()
+            } else {
+                Vec::new()
+            };
             let said = cache.captions().flat_map(str::split_whitespace);
-            let words: std::collections::BTreeSet<&str> = said.chain(drawn.iter().map(String::as_str)).collect();
+            let words: std::collections::BTreeSet<&str> =
+                said.chain(drawn.iter().map(String::as_str)).collect();
             Tokenizer::train_words(words)?
         }
         (None, _) => Tokenizer::clip()?,
@@ -464,22 +575,25 @@ fn text_encoder(
         check_vocabulary(model.config(), tokenizer, &component.config_path())?;
         return Ok((model, Vec::new(), Some(dir)));
     }
-    let (store, text_config, place) = match models::open(config, run, "text_encoder")? {
-        Some(component) => {
-            let text_config = ClipTextConfig::read(&component)?;
-            (Store::load(&component, Mode::Training), text_config, component.config_path())
-        }
+    let component = models::open(config, run, "text_encoder")?;
+    let (text_config, place) = match &component {
+        Some(component) => (ClipTextConfig::read(component)?, component.config_path()),
         None => {
             let mut value = models::table(config.text_encoder.as_ref());
             if let Value::Object(fields) = &mut value {
-                fields.entry("vocab_size").or_insert_with(|| tokenizer.vocab_size().into());
-                fields.entry("max_position_embeddings").or_insert_with(|| tokenizer.max_length().into());
+                fields
+                    .entry("vocab_size")
+                    .or_insert_with(|| tokenizer.vocab_size().into());
+                fields
+                    .entry("max_position_embeddings")
+                    .or_insert_with(|| tokenizer.max_length().into());
             }
-            let text_config = ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))?;
-            let store = Store::init(models::weights_seed(config, "text_encoder"));
-            (store, text_config, run.config_file().to_path_buf())
+            let text_config =
+                ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))?;
+            (text_config, run.config_file().to_path_buf())
         }
     };
+    let store = models::store(config, "text_encoder", component.as_ref());
     let model = ClipTextModel::load(&text_config, &store.root())?;
     store.finish()?;
     check_vocabulary(&text_config, tokenizer, &place)?;
@@ -490,10 +604,16 @@ fn text_encoder(
 fn check_vocabulary(config: &ClipTextConfig, tokenizer: &Tokenizer, place: &Path) -> Result<()> {
     for (field, needed, found) in [
         ("vocab_size", tokenizer.vocab_size(), config.vocab_size),
-        ("max_position_embeddings", tokenizer.max_length(), config.max_position_embeddings),
+        (
+            "max_position_embeddings",
+            tokenizer.max_length(),
+            config.max_position_embeddings,
+        ),
     ] {
         if found < needed {
-            let message = format!("text encoder's {field}: expected at least {needed} for the tokenizer, found {found}");
+            let message = format!(
+                "text encoder's {field}: expected at least {needed} for the tokenizer, found {found}"
+            );
             return Err(Error::config(place, message));
         }
     }
@@ -504,7 +624,9 @@ fn check_vocabulary(config: &ClipTextConfig, tokenizer: &Tokenizer, place: &Path
 fn copy_folder(from: &Path, to: &Path) -> velatura::Result<()> {
     std::fs::create_dir_all(to).map_err(velatura::Error::io("make the folder", to))?;
     for entry in std::fs::read_dir(from).map_err(velatura::Error::io("read the folder", from))? {
-        let path = entry.map_err(velatura::Error::io("read the folder", from))?.path();
+        let path = entry
+            .map_err(velatura::Error::io("read the folder", from))?
+            .path();
         if let (true, Some(name)) = (path.is_file(), path.file_name()) {
             std::fs::copy(&path, to.join(name)).map_err(velatura::Error::io("copy", &path))?;
         }

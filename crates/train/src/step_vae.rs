@@ -7,7 +7,6 @@ use image::RgbImage;
 use velatura::checkpoint::FloatType;
 use velatura::nn::check_finite;
 use velatura::vae::{AutoencoderKl, VaeConfig};
-use velatura::weights::{Mode, Store};
 use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Tensor};
 
@@ -30,7 +29,12 @@ use crate::{Options, Outcome};
 /// `pixels: [B, H, W, 3]` in [-1, 1], `noise: [B, H/f, W/f, Z]`. Returns the loss, the reconstruction term and the KL
 /// divergence per picture. The weight counts as in that paper, where both terms are sums over a picture: so the mean
 /// is taken by dividing the divergence by the number of values in a picture, too.
-pub fn vae_loss(vae: &AutoencoderKl, loss: &Loss, pixels: &Tensor, noise: &Tensor) -> (Tensor, Tensor, Tensor) {
+pub fn vae_loss(
+    vae: &AutoencoderKl,
+    loss: &Loss,
+    pixels: &Tensor,
+    noise: &Tensor,
+) -> (Tensor, Tensor, Tensor) {
     let latents = vae.encode(pixels);
     let again = vae.decode(&latents.sample(noise));
     let difference = again.sub(pixels);
@@ -86,19 +90,21 @@ const MEASURED: u64 = 64;
 
 impl VaeObjective {
     fn new(config: &Config, run: &RunFolder) -> Result<VaeObjective> {
-        let (store, vae_config, measure_scaling) = match models::open(config, run, "vae")? {
-            Some(component) => {
-                let vae_config = VaeConfig::read(&component)?;
-                // A base model's factor is what its UNet expects; a fresh model's is unknown until it has learnt.
-                (Store::load(&component, Mode::Training), vae_config, config.model.base.is_none())
-            }
+        let component = models::open(config, run, "vae")?;
+        let vae_config = match &component {
+            Some(component) => VaeConfig::read(component)?,
             None => {
                 let value = models::table(config.vae.as_ref());
-                let vae_config = VaeConfig::from_json(&value).map_err(models::in_table(run, "vae"))?;
-                (Store::init(models::weights_seed(config, "vae")), vae_config, true)
+                VaeConfig::from_json(&value).map_err(models::in_table(run, "vae"))?
             }
         };
-        let given = config.vae.as_ref().is_some_and(|table| table.contains_key("scaling_factor"));
+        // A base model's factor is what its UNet expects; a fresh model's is unknown until it has learnt.
+        let given = config
+            .vae
+            .as_ref()
+            .is_some_and(|table| table.contains_key("scaling_factor"));
+        let measure_scaling = config.model.base.is_none() && !given;
+        let store = models::store(config, "vae", component.as_ref());
         let vae = AutoencoderKl::load(&vae_config, &store.root())?;
         store.finish()?;
         let fresh = config.model.base.is_none() && models::open(config, run, "vae")?.is_none();
@@ -110,10 +116,15 @@ impl VaeObjective {
         let crop = data.crop.unwrap_or(data.size);
         let factor = vae_config.factor();
         if vae_config.in_channels != 3 || vae_config.out_channels != 3 {
-            return Err(Error::config(run.config_file(), "[vae] in_channels, out_channels: expected 3 (pictures are RGB)"));
+            return Err(Error::config(
+                run.config_file(),
+                "[vae] in_channels, out_channels: expected 3 (pictures are RGB)",
+            ));
         }
         if !crop.is_multiple_of(factor) || !data.size.is_multiple_of(factor) {
-            let message = format!("[data] size, crop: expected multiples of {factor}, by which the VAE divides them");
+            let message = format!(
+                "[data] size, crop: expected multiples of {factor}, by which the VAE divides them"
+            );
             return Err(Error::config(run.config_file(), message));
         }
         let dataset = Dataset::open(config)?;
@@ -128,12 +139,17 @@ impl VaeObjective {
             batch,
             size: data.size,
             crop,
-            latents: [batch, crop / factor, crop / factor, vae_config.latent_channels],
+            latents: [
+                batch,
+                crop / factor,
+                crop / factor,
+                vae_config.latent_channels,
+            ],
             broken: Mutex::default(),
         };
         Ok(VaeObjective {
             vae,
-            measure_scaling: measure_scaling && !given,
+            measure_scaling,
             parameters: store.parameters(),
             loss: config.loss.clone(),
             source: Arc::new(source),
@@ -148,13 +164,21 @@ impl VaeObjective {
             let pixels = self.source.whole(index)?;
             let mean = no_grad(|| self.vae.encode(&pixels)).mode();
             sum += mean.as_slice().iter().map(|&z| f64::from(z)).sum::<f64>();
-            squares += mean.as_slice().iter().map(|&z| f64::from(z) * f64::from(z)).sum::<f64>();
+            squares += mean
+                .as_slice()
+                .iter()
+                .map(|&z| f64::from(z) * f64::from(z))
+                .sum::<f64>();
             count += mean.len();
         }
         let mean = sum / count as f64;
         let deviation = (squares / count as f64 - mean * mean).max(0.0).sqrt();
         // Latents that are all alike have no scale; 1 keeps the config valid.
-        Ok(if deviation > 1e-6 { (1.0 / deviation) as f32 } else { 1.0 })
+        Ok(if deviation > 1e-6 {
+            (1.0 / deviation) as f32
+        } else {
+            1.0
+        })
     }
 }
 
@@ -167,7 +191,11 @@ const FRESH_LOGVAR: f32 = -6.0;
 /// Sets the bias of the log-variances, the last thing before the latents, of a fresh VAE.
 fn start_certain(parameters: &[Parameter], latent_channels: usize) {
     let last = ["quant_conv.bias", "encoder.conv_out.bias"];
-    let bias = last.iter().find_map(|name| parameters.iter().find(|parameter| parameter.name() == *name));
+    let bias = last.iter().find_map(|name| {
+        parameters
+            .iter()
+            .find(|parameter| parameter.name() == *name)
+    });
     if let Some(bias) = bias {
         bias.update(|values| values[latent_channels..].fill(FRESH_LOGVAR));
     }
@@ -182,7 +210,10 @@ impl PixelSource {
                 known.push(skipped);
             }
         };
-        Ok(self.dataset.usable_item(index, self.size, &mut broken)?.picture)
+        Ok(self
+            .dataset
+            .usable_item(index, self.size, &mut broken)?
+            .picture)
     }
 
     fn batch(&self, step: u64) -> Result<PixelBatch> {
@@ -191,9 +222,20 @@ impl PixelSource {
         for slot in 0..self.batch as u64 {
             let picture = self.item(self.order.index((step - 1) * self.batch as u64 + slot))?;
             let room = self.size - self.crop + 1;
-            append_window(&picture, choices.below(room), choices.below(room), self.crop, &mut pixels);
+            append_window(
+                &picture,
+                choices.below(room),
+                choices.below(room),
+                self.crop,
+                &mut pixels,
+            );
         }
-        let noise = normals(self.seed, Purpose::Posterior, step, self.latents.iter().product());
+        let noise = normals(
+            self.seed,
+            Purpose::Posterior,
+            step,
+            self.latents.iter().product(),
+        );
         Ok(PixelBatch {
             pixels: Tensor::from_vec(pixels, &[self.batch, self.crop, self.crop, 3]),
             noise: Tensor::from_vec(noise, &self.latents),
@@ -204,7 +246,11 @@ impl PixelSource {
     /// training does not reach.
     fn whole(&self, index: u64) -> Result<Tensor> {
         const UNSEEN: u64 = 1 << 40;
-        let index = if self.dataset.len().is_none() { UNSEEN + index } else { index };
+        let index = if self.dataset.len().is_none() {
+            UNSEEN + index
+        } else {
+            index
+        };
         let mut pixels = Vec::with_capacity(self.size * self.size * 3);
         append_window(&self.item(index)?, 0, 0, self.size, &mut pixels);
         Ok(Tensor::from_vec(pixels, &[1, self.size, self.size, 3]))
@@ -224,12 +270,21 @@ impl Objective for VaeObjective {
     }
 
     fn loss(&self, batch: &PixelBatch) -> Losses {
-        let (total, reconstruction, kl) = vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise);
-        Losses { total, parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())] }
+        let (total, reconstruction, kl) =
+            vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise);
+        Losses {
+            total,
+            parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())],
+        }
     }
 
     fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
-        models::save(&dir.join("vae"), &self.vae.config().to_json(), &self.parameters, dtype)
+        models::save(
+            &dir.join("vae"),
+            &self.vae.config().to_json(),
+            &self.parameters,
+            dtype,
+        )
     }
 
     fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
@@ -238,7 +293,12 @@ impl Objective for VaeObjective {
             config.scaling_factor = self.measured_scaling()?;
         }
         config.sample_size = Some([self.source.size; 2]);
-        Ok(models::save(&dir.join("vae"), &config.to_json(), &self.parameters, dtype)?)
+        Ok(models::save(
+            &dir.join("vae"),
+            &config.to_json(),
+            &self.parameters,
+            dtype,
+        )?)
     }
 
     fn samples(&self) -> Result<Option<(RgbImage, String)>> {
@@ -250,19 +310,25 @@ impl Objective for VaeObjective {
         let (mut above, mut below, mut error) = (Vec::new(), Vec::new(), 0.0);
         for index in 0..count {
             let pixels = self.source.whole(index)?;
-            let again = no_grad(|| self.vae.decode(&self.vae.encode(&pixels).mode())).clamp(-1.0, 1.0);
+            let again =
+                no_grad(|| self.vae.decode(&self.vae.encode(&pixels).mode())).clamp(-1.0, 1.0);
             error += again.sub(&pixels).square().mean().item() / count as f32;
             above.extend(to_rgb(pixels.as_slice(), side, side));
             below.extend(to_rgb(again.as_slice(), side, side));
         }
         // Values span 2, so the peak's square is 4.
-        let remark = format!(" (originals above, PSNR {:.2} dB)", 10.0 * (4.0 / error.max(1e-12)).log10());
+        let remark = format!(
+            " (originals above, PSNR {:.2} dB)",
+            10.0 * (4.0 / error.max(1e-12)).log10()
+        );
         above.append(&mut below);
         Ok(Some((grid(&above, count as usize), remark)))
     }
 
     fn diagnose(&self, batch: &PixelBatch) -> Option<String> {
         let again = || no_grad(|| vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise));
-        check_finite("vae", again).err().map(|error| error.to_string())
+        check_finite("vae", again)
+            .err()
+            .map(|error| error.to_string())
     }
 }

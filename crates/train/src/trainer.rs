@@ -57,7 +57,12 @@ pub(crate) struct Start {
 }
 
 /// Runs from `start` to the last step, or until `options.stop` asks to leave.
-pub(crate) fn run<O: Objective>(objective: &O, config: &Config, start: &Start, options: &Options) -> Result<Outcome> {
+pub(crate) fn run<O: Objective>(
+    objective: &O,
+    config: &Config,
+    start: &Start,
+    options: &Options,
+) -> Result<Outcome> {
     let run = &config.run;
     let parameters = objective.parameters();
     let mut optimizer = Optimizer::new(&config.optimizer, run.steps, &parameters);
@@ -70,9 +75,18 @@ pub(crate) fn run<O: Objective>(objective: &O, config: &Config, start: &Start, o
         config,
         checkpoints: Checkpoints::of(&run.dir),
         saved: start.checkpoint.as_ref().map(|_| start.step),
-        progress: Progress::start(&run.dir, start.step, run.steps, run.batch_size, run.log_every)?,
+        progress: Progress::start(
+            &run.dir,
+            start.step,
+            run.steps,
+            run.batch_size,
+            run.log_every,
+        )?,
     };
-    let count: usize = parameters.iter().map(|named| named.parameter.shape().iter().product::<usize>()).sum();
+    let count: usize = parameters
+        .iter()
+        .map(|named| named.parameter.shape().iter().product::<usize>())
+        .sum();
     session.progress.say(&format!(
         "{:.2} million parameters in {} tensors; steps {} to {} of {} pictures each",
         count as f64 / 1e6,
@@ -84,27 +98,43 @@ pub(crate) fn run<O: Objective>(objective: &O, config: &Config, start: &Start, o
 
     let mut step = start.step;
     let mut loss = f32::NAN;
-    let mut loader = Loader::start(step + 1, run.steps + 1, config.data.workers, objective.batches())?;
+    let mut loader = Loader::start(
+        step + 1,
+        run.steps + 1,
+        config.data.workers,
+        objective.batches(),
+    )?;
     // Asked before the first step as well: whoever interrupts while latents are encoded wants no step at all.
     while step < run.steps && !(options.stop)() {
         let began = Instant::now();
         let Some(batch) = loader.next_batch() else {
-            return Err(Error::run(&run.dir, "a loader thread ended without a word; this is a bug"));
+            return Err(Error::run(
+                &run.dir,
+                "a loader thread ended without a word; this is a bug",
+            ));
         };
         let batch = batch?;
         step += 1;
         let losses = objective.loss(&batch);
         loss = losses.total.item();
         if !loss.is_finite() {
-            let layer = objective.diagnose(&batch).map(|layer| format!(" ({layer})")).unwrap_or_default();
+            let layer = objective
+                .diagnose(&batch)
+                .map(|layer| format!(" ({layer})"))
+                .unwrap_or_default();
             return Err(session.not_finite(step, format!("the loss is {loss}{layer}")));
         }
         let gradients = losses.total.backward();
         let norm = optimizer.gradient_norm(&gradients);
         if !norm.is_finite() {
             let first = optimizer.first_not_finite(&gradients);
-            let place = first.map(|name| format!(", first in {name}")).unwrap_or_default();
-            return Err(session.not_finite(step, format!("the gradient's norm is {norm}{place}, the loss was {loss}")));
+            let place = first
+                .map(|name| format!(", first in {name}"))
+                .unwrap_or_default();
+            return Err(session.not_finite(
+                step,
+                format!("the gradient's norm is {norm}{place}, the loss was {loss}"),
+            ));
         }
         optimizer.step(step, &gradients, norm);
         drop(gradients);
@@ -112,7 +142,9 @@ pub(crate) fn run<O: Objective>(objective: &O, config: &Config, start: &Start, o
             ema.update(step);
         }
         let rate = optimizer.learning_rate(step);
-        session.progress.step(step, loss, &losses.parts, norm, rate, began.elapsed())?;
+        session
+            .progress
+            .step(step, loss, &losses.parts, norm, rate, began.elapsed())?;
 
         let last = step == run.steps;
         if run.sample_every > 0 && (step.is_multiple_of(run.sample_every) || last) {
@@ -128,12 +160,27 @@ pub(crate) fn run<O: Objective>(objective: &O, config: &Config, start: &Start, o
         if session.saved != Some(step) && step > start.step {
             session.save(step, &optimizer, ema.as_mut())?;
         }
-        session.progress.say(&format!("stopped after step {step}; `--resume` goes on from there"));
-        return Ok(Outcome { run: run.dir.clone(), step, loss, ending: Ending::Stopped });
+        session.progress.say(&format!(
+            "stopped after step {step}; `--resume` goes on from there"
+        ));
+        return Ok(Outcome {
+            run: run.dir.clone(),
+            step,
+            loss,
+            ending: Ending::Stopped,
+        });
     }
     crate::plot::write(&run.dir, session.progress.rows())?;
-    session.progress.say(&format!("done: the model is in {}", run.dir.join("model").display()));
-    Ok(Outcome { run: run.dir.clone(), step, loss, ending: Ending::Finished })
+    session.progress.say(&format!(
+        "done: the model is in {}",
+        run.dir.join("model").display()
+    ));
+    Ok(Outcome {
+        run: run.dir.clone(),
+        step,
+        loss,
+        ending: Ending::Finished,
+    })
 }
 
 struct Session<'a, O> {
@@ -150,9 +197,20 @@ impl<O: Objective> Session<'_, O> {
     fn save(&mut self, step: u64, optimizer: &Optimizer, ema: Option<&mut Ema>) -> Result<()> {
         let run = &self.config.run;
         let components = |dir: &Path| self.objective.save(dir, FloatType::F32);
-        self.checkpoints.save(step, &self.config.identity(), run.keep, optimizer, ema.as_deref(), components)?;
+        self.checkpoints.save(
+            step,
+            &self.config.identity(),
+            run.keep,
+            optimizer,
+            ema.as_deref(),
+            components,
+        )?;
         self.saved = Some(step);
-        let export = || replace_folder(&run.dir.join("model"), |dir| self.objective.export(dir, run.export));
+        let export = || {
+            replace_folder(&run.dir.join("model"), |dir| {
+                self.objective.export(dir, run.export)
+            })
+        };
         match ema {
             Some(ema) => ema.during(export),
             None => export(),
@@ -164,12 +222,19 @@ impl<O: Objective> Session<'_, O> {
             Some(ema) => ema.during(|| self.objective.samples()),
             None => self.objective.samples(),
         }?;
-        let Some((picture, remark)) = made else { return Ok(()) };
+        let Some((picture, remark)) = made else {
+            return Ok(());
+        };
         let dir = self.config.run.dir.join("samples");
         fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
         let path = dir.join(format!("step-{step:06}.png"));
-        picture.save(&path).map_err(|error| Error::run(&path, format!("cannot write the samples: {error}")))?;
-        self.progress.say(&format!("samples of step {step}: {}{remark}", path.display()));
+        picture
+            .save(&path)
+            .map_err(|error| Error::run(&path, format!("cannot write the samples: {error}")))?;
+        self.progress.say(&format!(
+            "samples of step {step}: {}{remark}",
+            path.display()
+        ));
         Ok(())
     }
 

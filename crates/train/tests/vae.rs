@@ -46,7 +46,11 @@ count = 3
 fn everything(run: &Path) -> impl PartialEq + std::fmt::Debug + use<> {
     let last = run.join("checkpoints/step-000008");
     let training = fs::read(last.join("training.safetensors")).unwrap();
-    (weights(&last.join("vae")), training, weights(&run.join("model/vae")))
+    (
+        weights(&last.join("vae")),
+        training,
+        weights(&run.join("model/vae")),
+    )
 }
 
 #[test]
@@ -61,7 +65,10 @@ fn a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not() {
     assert_eq!((outcome.step, outcome.ending), (2, Ending::Stopped));
     assert_eq!(run(&stopped, true, Some(3)).unwrap().step, 5);
     assert_eq!(run(&stopped, true, None).unwrap().ending, Ending::Finished);
-    assert_eq!(everything(&dir.path().join("whole")), everything(&dir.path().join("stopped")));
+    assert_eq!(
+        everything(&dir.path().join("whole")),
+        everything(&dir.path().join("stopped"))
+    );
 
     // Killed between checkpoints: what came after the last one is done again.
     let killed = config(dir.path(), "killed", CONFIG);
@@ -70,12 +77,20 @@ fn a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not() {
     fs::remove_dir_all(checkpoints.join("step-000005")).unwrap();
     fs::create_dir(checkpoints.join(".step-000006.x.tmp")).unwrap();
     run(&killed, true, None).unwrap();
-    assert_eq!(everything(&dir.path().join("whole")), everything(&dir.path().join("killed")));
+    assert_eq!(
+        everything(&dir.path().join("whole")),
+        everything(&dir.path().join("killed"))
+    );
     assert!(!checkpoints.join(".step-000006.x.tmp").exists());
     let figures = |name: &str| losses(&dir.path().join(name));
     assert_eq!(figures("whole").len(), 8);
     assert_eq!(figures("whole"), figures("killed"));
-    for file in ["samples/step-000004.png", "samples/step-000008.png", "loss.png", "config.toml"] {
+    for file in [
+        "samples/step-000004.png",
+        "samples/step-000008.png",
+        "loss.png",
+        "config.toml",
+    ] {
         assert!(dir.path().join("whole").join(file).is_file(), "{file}");
     }
 }
@@ -103,20 +118,37 @@ fn a_few_pictures_are_learnt() {
 #[test]
 fn what_cannot_be_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let message = |name: &str, text: &str| run(&config(dir.path(), name, text), false, None).unwrap_err().to_string();
+    let message = |name: &str, text: &str| {
+        run(&config(dir.path(), name, text), false, None)
+            .unwrap_err()
+            .to_string()
+    };
     fs::create_dir(dir.path().join("taken")).unwrap();
     assert!(message("taken", CONFIG).contains("it exists already"));
     let text = CONFIG.replace("norm_num_groups = 2", "norm_num_groups = 3");
     let error = message("groups", &text);
-    assert!(error.contains("groups.toml: [vae] field `block_out_channels[0]`"), "{error}");
-    let error = message("blow", &CONFIG.replace("learning_rate = 2e-3", "learning_rate = 1e30"));
-    assert!(error.contains("step ") && error.contains("no checkpoint"), "{error}");
+    assert!(
+        error.contains("groups.toml: [vae] field `block_out_channels[0]`"),
+        "{error}"
+    );
+    let error = message(
+        "blow",
+        &CONFIG.replace("learning_rate = 2e-3", "learning_rate = 1e30"),
+    );
+    assert!(
+        error.contains("step ") && error.contains("no checkpoint"),
+        "{error}"
+    );
     assert!(!dir.path().join("blow/checkpoints/step-000008").exists());
 
     // Going on with another picture size would be another run.
     let file = config(dir.path(), "other", CONFIG);
     run(&file, false, Some(1)).unwrap();
-    let file = config(dir.path(), "other", &CONFIG.replace("size = 32", "size = 64"));
+    let file = config(
+        dir.path(),
+        "other",
+        &CONFIG.replace("size = 32", "size = 64"),
+    );
     let error = run(&file, true, None).unwrap_err().to_string();
     assert!(error.contains("data.size = 32"), "{error}");
 }

@@ -45,6 +45,8 @@ impl Init {
 pub struct Store {
     source: Source,
     mode: Mode,
+    /// Of the products with weights in training.
+    products: Precision,
     taken: Mutex<Taken>,
 }
 
@@ -67,6 +69,7 @@ impl Store {
         Store {
             source: Source::Checkpoint(component.clone()),
             mode,
+            products: Precision::F32,
             taken: Mutex::default(),
         }
     }
@@ -77,6 +80,7 @@ impl Store {
         Store {
             source: Source::Random { seed },
             mode: Mode::Training,
+            products: Precision::F32,
             taken: Mutex::default(),
         }
     }
@@ -86,8 +90,15 @@ impl Store {
         Store {
             source: Source::Random { seed },
             mode,
+            products: Precision::F32,
             taken: Mutex::default(),
         }
+    }
+
+    /// In training, takes the products with weights in this precision, and f32 where the weights are asked for in
+    /// f32. The parameters stay f32.
+    pub fn with_products_in(self, products: Precision) -> Store {
+        Store { products, ..self }
     }
 
     /// The cursor at the top.
@@ -243,7 +254,10 @@ impl<'a> Weights<'a> {
                 };
                 Weight::packed(&self.store.values(&name, shape, init)?, shape, precision)
             }
-            Mode::Training => Weight::trainable(self.store.trained(&name, shape, init)?),
+            Mode::Training => {
+                let products = if self.in_f32 { Precision::F32 } else { self.store.products };
+                Weight::trainable_in(self.store.trained(&name, shape, init)?, products)
+            }
         })
     }
 

@@ -51,13 +51,20 @@ impl FolderDataset {
     pub fn scan(dir: &Path, captions_needed: bool) -> Result<FolderDataset> {
         if !dir.is_dir() {
             let found = if dir.exists() { "a file" } else { "nothing" };
-            return Err(Error::data(dir.display(), format!("expected a folder of pictures, found {found}; check [data] path")));
+            return Err(Error::data(
+                dir.display(),
+                format!("expected a folder of pictures, found {found}; check [data] path"),
+            ));
         }
         let mut pictures = Vec::new();
         let mut listed = BTreeMap::new();
         walk(dir, Path::new(""), &mut pictures, &mut listed)?;
 
-        let mut dataset = FolderDataset { dir: dir.to_path_buf(), entries: Vec::new(), skipped: Vec::new() };
+        let mut dataset = FolderDataset {
+            dir: dir.to_path_buf(),
+            entries: Vec::new(),
+            skipped: Vec::new(),
+        };
         for file in listed.keys().filter(|file| !dir.join(file).is_file()) {
             dataset.skip(file, "metadata.jsonl names it, but there is no such file");
         }
@@ -73,15 +80,24 @@ impl FolderDataset {
                 None => beside(&dir.join(&file))?,
             };
             if captions.is_empty() && captions_needed {
-                dataset.skip(&file, "no caption: neither a .txt file beside it nor a line in metadata.jsonl");
+                dataset.skip(
+                    &file,
+                    "no caption: neither a .txt file beside it nor a line in metadata.jsonl",
+                );
                 continue;
             }
             dataset.entries.push(Entry { file, captions });
         }
         if dataset.entries.is_empty() {
             let message = match (found, dataset.skipped.is_empty()) {
-                (0, true) => format!("no pictures found (endings: {})", picture::EXTENSIONS.join(", ")),
-                _ => format!("nothing is left to learn from; {}", summary(&dataset.skipped)),
+                (0, true) => format!(
+                    "no pictures found (endings: {})",
+                    picture::EXTENSIONS.join(", ")
+                ),
+                _ => format!(
+                    "nothing is left to learn from; {}",
+                    summary(&dataset.skipped)
+                ),
             };
             return Err(Error::data(dir.display(), message));
         }
@@ -89,7 +105,10 @@ impl FolderDataset {
     }
 
     fn skip(&mut self, file: &Path, reason: impl Into<String>) {
-        self.skipped.push(Skipped { file: file.display().to_string(), reason: reason.into() });
+        self.skipped.push(Skipped {
+            file: file.display().to_string(),
+            reason: reason.into(),
+        });
     }
 
     /// The dataset's folder.
@@ -119,8 +138,14 @@ impl FolderDataset {
     pub fn item(&self, index: usize) -> Result<Item, Skipped> {
         let entry = &self.entries[index];
         match picture::decode(&self.dir.join(&entry.file)) {
-            Ok(picture) => Ok(Item { picture, captions: entry.captions.clone() }),
-            Err(reason) => Err(Skipped { file: entry.file.display().to_string(), reason }),
+            Ok(picture) => Ok(Item {
+                picture,
+                captions: entry.captions.clone(),
+            }),
+            Err(reason) => Err(Skipped {
+                file: entry.file.display().to_string(),
+                reason,
+            }),
         }
     }
 
@@ -178,15 +203,27 @@ fn walk(
     Ok(())
 }
 
-fn read_metadata(path: &Path, below: &Path, listed: &mut BTreeMap<PathBuf, Vec<String>>) -> Result<()> {
+fn read_metadata(
+    path: &Path,
+    below: &Path,
+    listed: &mut BTreeMap<PathBuf, Vec<String>>,
+) -> Result<()> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let fault = |what: String| Error::data(format!("{}, line {}", path.display(), number + 1), what);
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let fault =
+            |what: String| Error::data(format!("{}, line {}", path.display(), number + 1), what);
         let line: Line = serde_json::from_str(line).map_err(|error| {
             fault(format!("expected {{\"file_name\": \"…\", \"text\": \"…\"}} (text may be a list), found {error}"))
         })?;
         let file = Path::new(&line.file_name);
-        if !file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if !file
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        {
             return Err(fault(format!(
                 "file_name: expected a path inside the folder, found {:?}",
                 line.file_name
@@ -196,9 +233,16 @@ fn read_metadata(path: &Path, below: &Path, listed: &mut BTreeMap<PathBuf, Vec<S
             Text::One(caption) => vec![caption],
             Text::Many(captions) => captions,
         };
-        let captions: Vec<String> =
-            captions.iter().map(|caption| caption.trim().to_string()).filter(|caption| !caption.is_empty()).collect();
-        let file: PathBuf = below.join(file).components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let captions: Vec<String> = captions
+            .iter()
+            .map(|caption| caption.trim().to_string())
+            .filter(|caption| !caption.is_empty())
+            .collect();
+        let file: PathBuf = below
+            .join(file)
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .collect();
         // A second line for the same picture is one more caption.
         listed.entry(file).or_default().extend(captions);
     }
@@ -212,10 +256,19 @@ fn beside(picture: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::data(path.display(), "expected a caption in UTF-8, found other bytes"))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::data(
+            path.display(),
+            "expected a caption in UTF-8, found other bytes",
+        )
+    })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect())
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(String::from)
+        .collect())
 }
 
 #[cfg(test)]
@@ -225,7 +278,9 @@ mod tests {
 
     fn picture(path: &Path, value: u8) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        RgbImage::from_pixel(12, 10, Rgb([value, 0, 0])).save(path).unwrap();
+        RgbImage::from_pixel(12, 10, Rgb([value, 0, 0]))
+            .save(path)
+            .unwrap();
     }
 
     #[test]
@@ -240,8 +295,16 @@ mod tests {
         fs::write(at("deep/metadata.jsonl"), lines).unwrap();
         let dataset = FolderDataset::scan(dir.path(), true).unwrap();
         assert!(dataset.skipped().is_empty(), "{:?}", dataset.skipped());
-        let captions: Vec<Vec<String>> = (0..3).map(|i| dataset.item(i).unwrap().captions).collect();
-        assert_eq!(captions, [vec!["a red thing", "a thing, red"], vec!["sea", "see"], vec!["bee"]]);
+        let captions: Vec<Vec<String>> =
+            (0..3).map(|i| dataset.item(i).unwrap().captions).collect();
+        assert_eq!(
+            captions,
+            [
+                vec!["a red thing", "a thing, red"],
+                vec!["sea", "see"],
+                vec!["bee"]
+            ]
+        );
     }
 
     #[test]
@@ -253,10 +316,18 @@ mod tests {
         picture(&at("mute.png"), 1);
         fs::write(at("text.png"), "I am no picture").unwrap();
         fs::write(at("empty.jpg"), "").unwrap();
-        fs::write(at("metadata.jsonl"), "{\"file_name\": \"gone.png\", \"text\": \"where?\"}").unwrap();
+        fs::write(
+            at("metadata.jsonl"),
+            "{\"file_name\": \"gone.png\", \"text\": \"where?\"}",
+        )
+        .unwrap();
         let dataset = FolderDataset::scan(dir.path(), true).unwrap();
         assert_eq!(dataset.len(), 1);
-        let names: Vec<&str> = dataset.skipped().iter().map(|skipped| skipped.file.as_str()).collect();
+        let names: Vec<&str> = dataset
+            .skipped()
+            .iter()
+            .map(|skipped| skipped.file.as_str())
+            .collect();
         assert_eq!(names, ["gone.png", "empty.jpg", "mute.png", "text.png"]);
         // A VAE needs no captions.
         assert_eq!(FolderDataset::scan(dir.path(), false).unwrap().len(), 2);
@@ -265,20 +336,28 @@ mod tests {
     #[test]
     fn a_file_cut_short_is_found_when_it_is_decoded() {
         let dir = tempfile::tempdir().unwrap();
-        let noisy = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
+        let noisy = RgbImage::from_fn(64, 64, |x, y| {
+            Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8])
+        });
         for name in ["a.png", "b.png"] {
             noisy.save(dir.path().join(name)).unwrap();
         }
         let bytes = fs::read(dir.path().join("a.png")).unwrap();
         fs::write(dir.path().join("a.png"), &bytes[..bytes.len() / 2]).unwrap();
-        let dataset = super::super::Dataset::Folder(FolderDataset::scan(dir.path(), false).unwrap());
+        let dataset =
+            super::super::Dataset::Folder(FolderDataset::scan(dir.path(), false).unwrap());
         let mut broken = Vec::new();
-        let item = dataset.usable_item(0, 64, &mut |skipped| broken.push(skipped.file)).unwrap();
+        let item = dataset
+            .usable_item(0, 64, &mut |skipped| broken.push(skipped.file))
+            .unwrap();
         assert_eq!((item.picture, broken), (noisy, vec!["a.png".to_string()]));
 
         let bytes = fs::read(dir.path().join("b.png")).unwrap();
         fs::write(dir.path().join("b.png"), &bytes[..bytes.len() / 2]).unwrap();
-        let error = dataset.usable_item(1, 64, &mut |_| ()).unwrap_err().to_string();
+        let error = dataset
+            .usable_item(1, 64, &mut |_| ())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nothing is left"), "{error}");
     }
 
@@ -286,13 +365,19 @@ mod tests {
     fn useless_folders_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let message = |dataset: Result<FolderDataset>| dataset.err().unwrap().to_string();
-        assert!(message(FolderDataset::scan(&dir.path().join("no"), true)).contains("found nothing"));
+        assert!(
+            message(FolderDataset::scan(&dir.path().join("no"), true)).contains("found nothing")
+        );
         assert!(message(FolderDataset::scan(dir.path(), true)).contains("no pictures found"));
         picture(&dir.path().join("a.png"), 1);
         assert!(message(FolderDataset::scan(dir.path(), true)).contains("no caption"));
         fs::write(dir.path().join("metadata.jsonl"), "\n{\"file_name\": 3}\n").unwrap();
         assert!(message(FolderDataset::scan(dir.path(), true)).contains("metadata.jsonl, line 2"));
-        fs::write(dir.path().join("metadata.jsonl"), "{\"file_name\": \"../a.png\", \"text\": \"x\"}").unwrap();
+        fs::write(
+            dir.path().join("metadata.jsonl"),
+            "{\"file_name\": \"../a.png\", \"text\": \"x\"}",
+        )
+        .unwrap();
         assert!(message(FolderDataset::scan(dir.path(), true)).contains("inside the folder"));
     }
 
@@ -300,7 +385,12 @@ mod tests {
     fn the_fingerprint_follows_contents_and_captions() {
         let dir = tempfile::tempdir().unwrap();
         picture(&dir.path().join("a.png"), 1);
-        let print = || FolderDataset::scan(dir.path(), false).unwrap().fingerprint().unwrap();
+        let print = || {
+            FolderDataset::scan(dir.path(), false)
+                .unwrap()
+                .fingerprint()
+                .unwrap()
+        };
         let first = print();
         assert_eq!(first, print());
         fs::write(dir.path().join("a.txt"), "a caption").unwrap();

@@ -97,7 +97,12 @@ impl Dataset {
     ///
     /// # Errors
     /// All are broken.
-    pub fn usable_item(&self, index: u64, size: usize, broken: &mut dyn FnMut(Skipped)) -> Result<Item> {
+    pub fn usable_item(
+        &self,
+        index: u64,
+        size: usize,
+        broken: &mut dyn FnMut(Skipped),
+    ) -> Result<Item> {
         let count = self.len().unwrap_or(u64::MAX);
         let mut last = None;
         for offset in 0..count.min(MOST_BROKEN) {
@@ -109,10 +114,15 @@ impl Dataset {
                 }
             }
         }
-        let example = last.map(|skipped| format!(", the last being {skipped}")).unwrap_or_default();
+        let example = last
+            .map(|skipped| format!(", the last being {skipped}"))
+            .unwrap_or_default();
         Err(Error::data(
             self.place(),
-            format!("{} pictures in a row cannot be used{example}; nothing is left to learn from", count.min(MOST_BROKEN)),
+            format!(
+                "{} pictures in a row cannot be used{example}; nothing is left to learn from",
+                count.min(MOST_BROKEN)
+            ),
         ))
     }
 
@@ -151,6 +161,14 @@ const MOST_BROKEN: u64 = 1000;
 pub fn summary(skipped: &[Skipped]) -> String {
     const NAMED: usize = 10;
     let names: Vec<String> = skipped.iter().take(NAMED).map(Skipped::to_string).collect();
-    let more = if skipped.len() > NAMED { format!(", and {} more", skipped.len() - NAMED) } else { String::new() };
-    format!("{} pictures skipped: {}{more}", skipped.len(), names.join(", "))
+    let more = if skipped.len() > NAMED {
+        format!(", and {} more", skipped.len() - NAMED)
+    } else {
+        String::new()
+    };
+    format!(
+        "{} pictures skipped: {}{more}",
+        skipped.len(),
+        names.join(", ")
+    )
 }

@@ -24,13 +24,21 @@ impl SceneDataset {
     /// The sprites cannot be read; a name in a list is unknown; no scene can be drawn that way.
     pub fn new(data: &Data) -> Result<SceneDataset> {
         let fault = |error: velatura_scenes::SceneError| Error::data("scenes", error.to_string());
-        let mut config = SceneConfig { size: data.size as u32, ..SceneConfig::default() };
+        let mut config = SceneConfig {
+            size: data.size as u32,
+            ..SceneConfig::default()
+        };
         if let Some(dir) = &data.sprites {
             config.sprites = Some(Arc::new(SpriteSet::load(dir).map_err(fault)?));
         }
         narrow(&mut config, &data.scenes)?;
         let generator = SceneGenerator::new(config).map_err(fault)?;
-        Ok(SceneDataset { generator, seed: data.seed, count: data.count, size: data.size })
+        Ok(SceneDataset {
+            generator,
+            seed: data.seed,
+            count: data.count,
+            size: data.size,
+        })
     }
 
     /// The number of scenes; none where they never end.
@@ -43,9 +51,15 @@ impl SceneDataset {
     /// # Errors
     /// None; a folder's pictures have them.
     pub fn item(&self, index: u64, size: usize) -> Result<Item, Skipped> {
-        debug_assert_eq!(size, self.size, "scenes are drawn in the size of the config");
+        debug_assert_eq!(
+            size, self.size,
+            "scenes are drawn in the size of the config"
+        );
         let scene = self.generator.scene(self.seed, index);
-        Ok(Item { picture: scene.render(), captions: scene.captions })
+        Ok(Item {
+            picture: scene.render(),
+            captions: scene.captions,
+        })
     }
 
     /// SHA-256 over the number of scenes and the first of them: whatever changes how scenes are planned, drawn or
@@ -76,17 +90,50 @@ impl SceneDataset {
 
 /// Puts the lists and shares that `[data.scenes]` has in place of the defaults.
 fn narrow(config: &mut SceneConfig, by: &Narrowed) -> Result<()> {
-    fn list<T>(field: &str, names: &Option<Vec<String>>, find: impl Fn(&str) -> Option<T>, into: &mut Vec<T>) -> Result<()> {
+    fn list<T>(
+        field: &str,
+        names: &Option<Vec<String>>,
+        find: impl Fn(&str) -> Option<T>,
+        into: &mut Vec<T>,
+    ) -> Result<()> {
         let Some(names) = names else { return Ok(()) };
-        let unknown = |name: &str| Error::data("scenes", format!("[data.scenes] {field}: {name:?} is not one of them"));
-        *into = names.iter().map(|name| find(name).ok_or_else(|| unknown(name))).collect::<Result<_>>()?;
+        let unknown = |name: &str| {
+            Error::data(
+                "scenes",
+                format!("[data.scenes] {field}: {name:?} is not one of them"),
+            )
+        };
+        *into = names
+            .iter()
+            .map(|name| find(name).ok_or_else(|| unknown(name)))
+            .collect::<Result<_>>()?;
         Ok(())
     }
-    list("settings", &by.settings, Setting::from_name, &mut config.settings)?;
+    list(
+        "settings",
+        &by.settings,
+        Setting::from_name,
+        &mut config.settings,
+    )?;
     list("times", &by.times, Time::from_name, &mut config.times)?;
-    list("weathers", &by.weathers, Weather::from_name, &mut config.weathers)?;
-    list("colours", &by.colours, Colour::from_name, &mut config.colours)?;
-    list("nouns", &by.nouns, |name| Some(name.to_string()), &mut config.nouns)?;
+    list(
+        "weathers",
+        &by.weathers,
+        Weather::from_name,
+        &mut config.weathers,
+    )?;
+    list(
+        "colours",
+        &by.colours,
+        Colour::from_name,
+        &mut config.colours,
+    )?;
+    list(
+        "nouns",
+        &by.nouns,
+        |name| Some(name.to_string()),
+        &mut config.nouns,
+    )?;
     for (share, into) in [
         (by.pair_share, &mut config.pair_share),
         (by.count_share, &mut config.count_share),

@@ -22,16 +22,33 @@ pub fn run(file: &Path, resume: bool, steps: Option<usize>) -> Result<Outcome> {
         asked.set(asked.get() + 1);
         steps.is_some_and(|steps| asked.get() > steps)
     };
-    train(file, &Options { resume, threads: Some(2), stop: &stop })
+    train(
+        file,
+        &Options {
+            resume,
+            threads: Some(2),
+            stop: &stop,
+        },
+    )
 }
 
 /// The tensors of a component as bits, by name.
 pub fn weights(component: &Path) -> BTreeMap<String, Vec<u32>> {
     let component = Component::open(component, None).unwrap();
     let bits = |name: &str| {
-        component.tensor(name).unwrap().to_f32().unwrap().iter().map(|x| x.to_bits()).collect()
+        component
+            .tensor(name)
+            .unwrap()
+            .to_f32()
+            .unwrap()
+            .iter()
+            .map(|x| x.to_bits())
+            .collect()
     };
-    component.names().map(|name| (name.to_string(), bits(name))).collect()
+    component
+        .names()
+        .map(|name| (name.to_string(), bits(name)))
+        .collect()
 }
 
 /// The losses in a run's `metrics.jsonl`.
