@@ -1,7 +1,7 @@
 //! Elementary functions on whole vectors, to f32 accuracy.
 
 use crate::isa::Simd;
-use std::f32::consts::LOG2_E;
+use std::f32::consts::{LN_2, LOG2_E};
 
 /// `c[0] + c[1]·x + c[2]·x² + …`
 #[inline(always)]
@@ -45,14 +45,14 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 /// term is about 1, cannot tell from zero. Larger ones are the caller's error.
 #[inline(always)]
 pub(crate) fn exp2_flushed<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    // Least largest relative error of (2ʳ − 1)/r on ±½: 9.1e-8 of 2ʳ.
+    // Least largest relative error of (2ʳ − 1 − r·ln 2)/r² on ±½: 1.05e-7 of 2ʳ.
     const COEFFICIENTS: [f32; 6] = [
         1.0,
-        0.693_147,
-        0.240_222_42,
-        0.055_507_336,
-        0.009_671_513,
-        0.001_326_472_4,
+        LN_2,
+        0.240_222_81,
+        0.055_505_6,
+        0.009_669_71,
+        0.001_330_026_8,
     ];
     let x = simd.max(simd.splat(-126.0), x);
     let n = simd.round(x);

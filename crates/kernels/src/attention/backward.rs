@@ -176,13 +176,8 @@ impl Kernel for Backward<'_> {
                     }
                 }
             }
-            for lane in 0..strip.count {
-                // SAFETY: this task's part, by the field's rule.
-                let dq = unsafe { self.dq.slice(at + lane * stride, d) };
-                for (dq, column) in dq.iter_mut().zip(sums.chunks_exact(lanes)) {
-                    *dq = column[lane];
-                }
-            }
+            // SAFETY: this task's part, by the field's rule.
+            unsafe { strip.write_rows(&sums[..d * lanes], &[1.0; 64], self.dq, at, stride) };
         }
     }
 }

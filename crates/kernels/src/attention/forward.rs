@@ -159,15 +159,14 @@ impl Target<'_> {
     fn finish(&self, strip: &Strip, sums: &[f32], maxima: &[f32], totals: &[f32]) {
         let (shape, d) = (self.shape, self.shape.head_dim);
         let start = shape.start(shape.queries, self.b, self.h);
-        for lane in 0..strip.count {
-            let at = start + (strip.first + lane) * shape.width();
-            // SAFETY: this task's part, by the field's rule.
-            let out = unsafe { self.out.slice(at, d) };
-            let factor = 1.0 / totals[lane];
-            for (out, column) in out.iter_mut().zip(sums.chunks_exact(strip.lanes)) {
-                *out = column[lane] * factor;
-            }
+        let at = start + strip.first * shape.width();
+        let mut factors = [0.0; 64];
+        for (factor, total) in factors.iter_mut().zip(totals) {
+            *factor = 1.0 / total;
         }
+        let sums = &sums[..d * strip.lanes];
+        // SAFETY: this task's part, by the field's rule.
+        unsafe { strip.write_rows(sums, &factors, self.out, at, shape.width()) };
         if let Some(lse) = self.lse {
             let at = (self.b * shape.heads + self.h) * shape.queries + strip.first;
             // SAFETY: as above.

@@ -2,6 +2,7 @@
 
 use crate::gemm::tile::{Block, F32, LeftView, Store};
 use crate::isa::Simd;
+use crate::pool::SharedMut;
 
 /// A score that no key has: far below all others, and finite, so that differences stay numbers.
 const MASKED: f32 = -1e30;
@@ -45,10 +46,59 @@ impl Strip {
         if self.count < self.lanes {
             to.fill(0.0);
         }
-        for lane in 0..self.count {
+        // Four queries at a time: one store instead of four, which is what limits this.
+        let mut lane = 0;
+        while lane + 4 <= self.count {
+            let rows: [&[f32]; 4] = std::array::from_fn(|i| &x[(lane + i) * stride..][..d]);
+            for (c, column) in to.chunks_exact_mut(self.lanes).enumerate() {
+                let four = rows.map(|row| row[c] * factor);
+                column[lane..lane + 4].copy_from_slice(&four);
+            }
+            lane += 4;
+        }
+        for lane in lane..self.count {
             let row = &x[lane * stride..][..d];
             for (column, &x) in to.chunks_exact_mut(self.lanes).zip(row) {
                 column[lane] = x * factor;
+            }
+        }
+    }
+
+    /// The inverse: writes `x: [d, lanes]`, each lane times its factor, as rows of `d` numbers to
+    /// `to`, `stride` apart from `start` on.
+    ///
+    /// # Safety
+    /// These rows lie inside `to` and are nobody else's.
+    #[inline(always)]
+    pub unsafe fn write_rows(
+        &self,
+        x: &[f32],
+        factors: &[f32],
+        to: SharedMut<f32>,
+        start: usize,
+        stride: usize,
+    ) {
+        let d = x.len() / self.lanes;
+        // SAFETY: the caller vouches for the rows, which do not overlap.
+        let row = |lane: usize| unsafe { to.slice(start + lane * stride, d) };
+        let mut lane = 0;
+        while lane + 4 <= self.count {
+            let rows: [&mut [f32]; 4] = std::array::from_fn(|i| row(lane + i));
+            let [a, b, c, e] = rows;
+            let factors = &factors[lane..lane + 4];
+            let outputs = a.iter_mut().zip(b).zip(c).zip(e);
+            for ((((a, b), c), e), column) in outputs.zip(x.chunks_exact(self.lanes)) {
+                let four = &column[lane..lane + 4];
+                *a = four[0] * factors[0];
+                *b = four[1] * factors[1];
+                *c = four[2] * factors[2];
+                *e = four[3] * factors[3];
+            }
+            lane += 4;
+        }
+        for lane in lane..self.count {
+            for (to, column) in row(lane).iter_mut().zip(x.chunks_exact(self.lanes)) {
+                *to = column[lane] * factors[lane];
             }
         }
     }
