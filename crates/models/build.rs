@@ -19,10 +19,17 @@ fn main() -> io::Result<()> {
     let mut table = String::from("&[\n");
     for file in &files {
         let file = file.canonicalize()?;
-        let name = file.strip_prefix(model.canonicalize()?).map_err(io::Error::other)?;
+        let name = file
+            .strip_prefix(model.canonicalize()?)
+            .map_err(io::Error::other)?;
         let name = name.to_string_lossy().replace('\\', "/");
         // `{:?}` of a string is a Rust string literal.
-        writeln!(table, "    ({name:?}, include_bytes!({:?})),", file.to_string_lossy()).map_err(io::Error::other)?;
+        writeln!(
+            table,
+            "    ({name:?}, include_bytes!({:?})),",
+            file.to_string_lossy()
+        )
+        .map_err(io::Error::other)?;
     }
     table.push_str("]\n");
     fs::write(out.join("files.rs"), table)
@@ -32,7 +39,10 @@ fn main() -> io::Result<()> {
 fn list(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        {
             continue;
         }
         if path.is_dir() {

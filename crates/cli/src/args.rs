@@ -11,7 +11,12 @@ use velatura::diffusion::{Sampler, Spacing};
 
 /// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
 #[derive(Debug, Parser)]
-#[command(name = "velatura", version, max_term_width = 110, propagate_version = true)]
+#[command(
+    name = "velatura",
+    version,
+    max_term_width = 110,
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -109,8 +114,8 @@ pub enum PrecisionArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  velatura train configs/first-light.toml
-  velatura train configs/first-light.toml --resume")]
+  velatura train configs/default-unet.toml
+  velatura train configs/default-unet.toml --resume")]
 pub struct TrainArgs {
     /// The run's config
     #[arg(value_name = "CONFIG.toml")]
@@ -176,12 +181,16 @@ pub struct BenchArgs {
 
 /// Accepts the samplers in the library's table, under any of their names.
 fn sampler_parser() -> impl TypedValueParser<Value = Sampler> {
-    Names(Sampler::ALL.map(Sampler::name).to_vec(), |name| name.parse().ok())
+    Names(Sampler::ALL.map(Sampler::name).to_vec(), |name| {
+        name.parse().ok()
+    })
 }
 
 /// Accepts the spacings in the library's table.
 fn spacing_parser() -> impl TypedValueParser<Value = Spacing> {
-    Names(Spacing::ALL.map(Spacing::name).to_vec(), |name| name.parse().ok())
+    Names(Spacing::ALL.map(Spacing::name).to_vec(), |name| {
+        name.parse().ok()
+    })
 }
 
 /// Names that help lists, and how to read one. What cannot be read is answered with the nearest name.
@@ -191,7 +200,12 @@ struct Names<T>(Vec<&'static str>, fn(&str) -> Option<T>);
 impl<T: Clone + Send + Sync + 'static> TypedValueParser for Names<T> {
     type Value = T;
 
-    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
         match value.to_str().and_then(self.1) {
             Some(parsed) => Ok(parsed),
             None => Err(PossibleValuesParser::new(&self.0)

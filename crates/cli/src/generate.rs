@@ -49,11 +49,16 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let mut trace = args.trace.as_ref().map(|_| Trace::new());
     let mut progress = None;
     let painted = pipeline.paint(&plan, trace.as_mut(), &mut |step| {
-        progress.get_or_insert_with(|| Progress::new("step", step.total())).step(step.done());
+        progress
+            .get_or_insert_with(|| Progress::new("step", step.total()))
+            .step(step.done());
         ControlFlow::Continue(())
     })?;
     drop(progress);
-    for (which, cut) in [("prompt", &painted.prompt_cut), ("negative prompt", &painted.negative_cut)] {
+    for (which, cut) in [
+        ("prompt", &painted.prompt_cut),
+        ("negative prompt", &painted.negative_cut),
+    ] {
         tell_cut(which, cut);
     }
 
@@ -64,12 +69,17 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         if let (Some(trace), Some(path)) = (&trace, &args.trace) {
             trace.write(path)?;
         }
-        painted.image.write_png(&output, &recipe.text_chunks(), existing)?
+        painted
+            .image
+            .write_png(&output, &recipe.text_chunks(), existing)?
     };
     eprintln!("{}", file.display());
     if args.json {
         let times = times(&painted, load, write.elapsed(), start.elapsed());
-        println!("{}", summary(&recipe, &file, args.trace.as_deref(), &painted, times)?);
+        println!(
+            "{}",
+            summary(&recipe, &file, args.trace.as_deref(), &painted, times)?
+        );
     }
     Ok(())
 }
@@ -93,14 +103,19 @@ fn request(args: &GenerateArgs) -> Request {
 fn output(args: &GenerateArgs, plan: &Plan) -> (PathBuf, Existing) {
     match &args.output {
         Some(path) => (path.clone(), Existing::Replace),
-        None => (PathBuf::from(file_name(&plan.prompt, plan.seed)), Existing::Keep),
+        None => (
+            PathBuf::from(file_name(&plan.prompt, plan.seed)),
+            Existing::Keep,
+        ),
     }
 }
 
 /// `a-red-car-on-a-beach-42.png`: the prompt's letters and digits, whole words as far as they fit, and the seed.
 fn file_name(prompt: &str, seed: u64) -> String {
     let mut name = String::new();
-    let words = prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let words = prompt
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty());
     for word in words {
         if name.chars().count() + word.chars().count() > NAME_LENGTH {
             break;
@@ -181,10 +196,16 @@ mod tests {
 
     #[test]
     fn names_are_made_of_whole_words() {
-        assert_eq!(file_name("A red car, on a beach!", 42), "a-red-car-on-a-beach-42.png");
+        assert_eq!(
+            file_name("A red car, on a beach!", 42),
+            "a-red-car-on-a-beach-42.png"
+        );
         assert_eq!(file_name("../../etc/passwd", 1), "etc-passwd-1.png");
         assert_eq!(file_name("", 7), "picture-7.png");
-        assert_eq!(file_name("ein Bär 🐻 im Schnee", 7), "ein-bär-im-schnee-7.png");
+        assert_eq!(
+            file_name("ein Bär 🐻 im Schnee", 7),
+            "ein-bär-im-schnee-7.png"
+        );
         assert!(file_name(&"word ".repeat(1000), 7).len() < 64);
     }
 

@@ -21,7 +21,9 @@ pub fn end_when_asked_twice() {
         if ASKED.swap(true, Ordering::Relaxed) {
             end("stopped");
         }
-        eprintln!("stopping: this step is finished and saved; Ctrl-C once more to stop without saving");
+        eprintln!(
+            "stopping: this step is finished and saved; Ctrl-C once more to stop without saving"
+        );
     });
 }
 

@@ -21,7 +21,12 @@ pub fn open(args: &ModelArgs) -> Result<Model> {
         ),
         None => {
             if let Some(variant) = &args.variant {
-                return Err(Error::request("--variant", "--model with it", format!("{variant} alone")).into());
+                return Err(Error::request(
+                    "--variant",
+                    "--model with it",
+                    format!("{variant} alone"),
+                )
+                .into());
             }
             ModelFolder::from_static(velatura_models::DEFAULT_NAME, velatura_models::DEFAULT)?
         }

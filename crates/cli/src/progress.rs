@@ -23,8 +23,9 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total as u64);
             // The template is a constant, and a bad one would only cost the bar its looks.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {pos}/{len} {bar:40} {elapsed} of {duration}  {msg}")
-            {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{prefix} {pos}/{len} {bar:40} {elapsed} of {duration}  {msg}",
+            ) {
                 bar.set_style(style);
             }
             bar.set_prefix(unit);
@@ -48,7 +49,9 @@ impl Progress {
             bar.set_message(format!("{per_step:.2} s each"));
             return;
         }
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL);
+        let due = self
+            .last_line
+            .is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL);
         if due || done == self.total {
             eprintln!("{} {done}/{}, {per_step:.2} s each", self.unit, self.total);
             self.last_line = Some(Instant::now());
@@ -72,7 +75,9 @@ impl Drop for Progress {
 /// The most memory that this process has had at once, in MB (10⁶ bytes); none where the system does not tell.
 pub fn peak_memory_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024.0 / 1e6)
 }

@@ -22,8 +22,17 @@ pub fn render(args: &RenderArgs) -> Result<()> {
         return Err(Error::request("--size", expected, args.size).into());
     }
     interrupt::end_when_asked_twice();
-    let sprites = args.sprites.as_deref().map(SpriteSet::load).transpose()?.map(Arc::new);
-    let generator = SceneGenerator::new(SceneConfig { size: args.size, sprites, ..SceneConfig::default() })?;
+    let sprites = args
+        .sprites
+        .as_deref()
+        .map(SpriteSet::load)
+        .transpose()?
+        .map(Arc::new);
+    let generator = SceneGenerator::new(SceneConfig {
+        size: args.size,
+        sprites,
+        ..SceneConfig::default()
+    })?;
     let mut progress = Progress::new("scene", args.count as usize);
     let result = generator.render_folder(
         args.count,

@@ -10,17 +10,39 @@ use serde_json::Value;
 #[test]
 fn every_command_has_help_with_examples() {
     let bench = Bench::new();
-    for command in [&["generate"][..], &["train"], &["scenes", "render"], &["bench"]] {
+    for command in [
+        &["generate"][..],
+        &["train"],
+        &["scenes", "render"],
+        &["bench"],
+    ] {
         let said = bench.run(&[command, &["--help"]].concat());
         assert_eq!(said.status, 0);
         let example = format!("Examples:\n  velatura {}", command.join(" "));
         assert!(said.stdout.contains(&example), "{}", said.stdout);
     }
     let said = bench.run(&["--version"]);
-    assert_eq!(said.stdout, format!("velatura {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        said.stdout,
+        format!("velatura {}\n", env!("CARGO_PKG_VERSION"))
+    );
     let said = bench.run(&["generate", "--help"]);
-    for name in ["pndm", "ddpm", "ddim", "euler", "heun", "karras", "exponential", "--trace", "--json"] {
-        assert!(said.stdout.contains(name), "{name} is not in: {}", said.stdout);
+    for name in [
+        "pndm",
+        "ddpm",
+        "ddim",
+        "euler",
+        "heun",
+        "karras",
+        "exponential",
+        "--trace",
+        "--json",
+    ] {
+        assert!(
+            said.stdout.contains(name),
+            "{name} is not in: {}",
+            said.stdout
+        );
     }
 }
 
@@ -28,10 +50,31 @@ fn every_command_has_help_with_examples() {
 fn bench_measures_every_stage() {
     let bench = Bench::new();
     let model = models().join("sd15");
-    let args = ["bench", "--model", model.to_str().unwrap(), "--width", "64", "--height", "64", "--repeat", "1"];
-    let report = bench.run(&[&args[..], &["--precision", "f32", "--json"]].concat()).json();
-    for name in ["text_encoder_ms", "unet_step_ms", "vae_encode_ms", "vae_decode_ms", "peak_rss_mb"] {
-        assert!(report[name].as_f64().is_some_and(|value| value > 0.0), "{name}: {report}");
+    let args = [
+        "bench",
+        "--model",
+        model.to_str().unwrap(),
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--repeat",
+        "1",
+    ];
+    let report = bench
+        .run(&[&args[..], &["--precision", "f32", "--json"]].concat())
+        .json();
+    for name in [
+        "text_encoder_ms",
+        "unet_step_ms",
+        "vae_encode_ms",
+        "vae_decode_ms",
+        "peak_rss_mb",
+    ] {
+        assert!(
+            report[name].as_f64().is_some_and(|value| value > 0.0),
+            "{name}: {report}"
+        );
     }
     let said = bench.run(&args);
     assert_eq!(said.status, 0, "{}", said.stderr);
@@ -41,20 +84,50 @@ fn bench_measures_every_stage() {
 #[test]
 fn scenes_are_drawn_with_captions() {
     let bench = Bench::new();
-    let said = bench.run(&["scenes", "render", "--count", "3", "--seed", "1", "--size", "64", "--out", "scenes"]);
-    assert_eq!((said.status, said.stdout.as_str()), (0, ""), "{}", said.stderr);
+    let said = bench.run(&[
+        "scenes", "render", "--count", "3", "--seed", "1", "--size", "64", "--out", "scenes",
+    ]);
+    assert_eq!(
+        (said.status, said.stdout.as_str()),
+        (0, ""),
+        "{}",
+        said.stderr
+    );
     let lines = fs::read_to_string(bench.path("scenes/metadata.jsonl")).unwrap();
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), 3);
     for line in &lines {
         assert!(!line["text"].as_str().unwrap().is_empty());
         assert!(line["truth"].is_object());
-        assert!(bench.path("scenes").join(line["file_name"].as_str().unwrap()).is_file());
+        assert!(
+            bench
+                .path("scenes")
+                .join(line["file_name"].as_str().unwrap())
+                .is_file()
+        );
     }
     // A folder with something in it is left alone.
-    bench.run(&["scenes", "render", "--count", "3", "--seed", "1", "--out", "scenes"]).fails(1, &["scenes"]);
     bench
-        .run(&["scenes", "render", "--count", "3", "--seed", "1", "--sprites", "nowhere", "--out", "more"])
+        .run(&[
+            "scenes", "render", "--count", "3", "--seed", "1", "--out", "scenes",
+        ])
+        .fails(1, &["scenes"]);
+    bench
+        .run(&[
+            "scenes",
+            "render",
+            "--count",
+            "3",
+            "--seed",
+            "1",
+            "--sprites",
+            "nowhere",
+            "--out",
+            "more",
+        ])
         .fails(1, &["nowhere"]);
     assert_eq!(bench.files(), ["scenes"]);
 }

@@ -16,12 +16,27 @@ fn usage_errors_exit_with_2() {
     let cases: [(&[&str], &[&str]); 12] = [
         (&["-s", "0", "x"], &["steps: expected", "found 0"]),
         (&["-s", "many", "x"], &["many"]),
-        (&["--width", "0", "x"], &["width: expected a multiple of 8", "found 0"]),
-        (&["--height", "100000", "x"], &["height: expected a multiple of 8", "found 100000"]),
-        (&["--width", "65", "x"], &["width: expected a multiple of 8", "found 65; the nearest is 64"]),
+        (
+            &["--width", "0", "x"],
+            &["width: expected a multiple of 8", "found 0"],
+        ),
+        (
+            &["--height", "100000", "x"],
+            &["height: expected a multiple of 8", "found 100000"],
+        ),
+        (
+            &["--width", "65", "x"],
+            &[
+                "width: expected a multiple of 8",
+                "found 65; the nearest is 64",
+            ],
+        ),
         (&["--sampler", "eular", "x"], &["eular", "'euler'"]),
         (&["--schedule", "karas", "x"], &["karas", "'karras'"]),
-        (&["--sampler", "ddim", "--schedule", "karras", "x"], &["schedule: expected normal", "ddim", "euler"]),
+        (
+            &["--sampler", "ddim", "--schedule", "karras", "x"],
+            &["schedule: expected normal", "ddim", "euler"],
+        ),
         (&["-g", "NaN", "x"], &["guidance: expected", "NaN"]),
         (&["--precision", "f64", "x"], &["f64"]),
         (&["--threads", "0", "x"], &["threads"]),
@@ -34,7 +49,11 @@ fn usage_errors_exit_with_2() {
         assert_eq!(bench.files(), NONE);
     }
     bench.run(&["paint"]).fails(2, &["paint"]);
-    bench.run(&["scenes", "render", "--count", "0", "--seed", "1", "--out", "x"]).fails(2, &["--count"]);
+    bench
+        .run(&[
+            "scenes", "render", "--count", "0", "--seed", "1", "--out", "x",
+        ])
+        .fails(2, &["--count"]);
     assert_eq!(bench.files(), NONE);
 }
 
@@ -42,22 +61,34 @@ fn usage_errors_exit_with_2() {
 fn an_output_that_cannot_be_written_is_told_before_the_work() {
     let bench = Bench::new();
     fs::create_dir(bench.path("folder")).unwrap();
-    for (output, part) in [("no/a.png", "does not exist"), ("folder", "found a folder"), ("/dev/null/a.png", "a.png")] {
+    for (output, part) in [
+        ("no/a.png", "does not exist"),
+        ("folder", "found a folder"),
+        ("/dev/null/a.png", "a.png"),
+    ] {
         let said = bench.generate(&["-o", output, "x"]);
         said.fails(1, &[output, part]);
         assert!(!said.stderr.contains("step"), "{}", said.stderr);
     }
-    bench.generate(&["-o", "a.png", "--trace", "no/a.safetensors", "x"]).fails(1, &["no/a.safetensors"]);
+    bench
+        .generate(&["-o", "a.png", "--trace", "no/a.safetensors", "x"])
+        .fails(1, &["no/a.safetensors"]);
     assert_eq!(bench.files(), ["folder"]);
 }
 
 #[test]
 fn a_missing_model_is_named() {
     let bench = Bench::new();
-    bench.run(&["generate", "-m", "nowhere", "x"]).fails(1, &["nowhere", "expected a folder"]);
+    bench
+        .run(&["generate", "-m", "nowhere", "x"])
+        .fails(1, &["nowhere", "expected a folder"]);
     fs::write(bench.path("a.ckpt"), "pickle").unwrap();
-    bench.run(&["generate", "-m", "a.ckpt", "x"]).fails(1, &["a.ckpt", "found a file"]);
-    bench.run(&["train", "nowhere.toml"]).fails(1, &["nowhere.toml"]);
+    bench
+        .run(&["generate", "-m", "a.ckpt", "x"])
+        .fails(1, &["a.ckpt", "found a file"]);
+    bench
+        .run(&["train", "nowhere.toml"])
+        .fails(1, &["nowhere.toml"]);
     assert_eq!(bench.files(), ["a.ckpt"]);
 }
 
@@ -67,7 +98,9 @@ fn damaged(damage: impl FnOnce(&Path), parts: &[&str]) {
     let bench = Bench::new();
     let model = bench.copy_model("sd15");
     damage(&model);
-    bench.run(&["generate", "-m", "model", "-s", "2", "-o", "a.png", "x"]).fails(1, parts);
+    bench
+        .run(&["generate", "-m", "model", "-s", "2", "-o", "a.png", "x"])
+        .fails(1, parts);
     assert_eq!(bench.files(), ["model"]);
 }
 
@@ -81,11 +114,26 @@ const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 #[test]
 fn a_file_that_is_missing_or_cut_short_is_named() {
-    damaged(|model| fs::remove_dir_all(model.join("vae")).unwrap(), &["model_index.json", "vae"]);
-    damaged(|model| fs::remove_file(model.join(UNET)).unwrap(), &["unet", "safetensors"]);
-    damaged(|model| fs::remove_file(model.join("unet/config.json")).unwrap(), &["unet/config.json"]);
-    damaged(|model| fs::remove_file(model.join("scheduler/scheduler_config.json")).unwrap(), &["scheduler_config.json"]);
-    damaged(|model| fs::remove_file(model.join("tokenizer/vocab.json")).unwrap(), &["tokenizer"]);
+    damaged(
+        |model| fs::remove_dir_all(model.join("vae")).unwrap(),
+        &["model_index.json", "vae"],
+    );
+    damaged(
+        |model| fs::remove_file(model.join(UNET)).unwrap(),
+        &["unet", "safetensors"],
+    );
+    damaged(
+        |model| fs::remove_file(model.join("unet/config.json")).unwrap(),
+        &["unet/config.json"],
+    );
+    damaged(
+        |model| fs::remove_file(model.join("scheduler/scheduler_config.json")).unwrap(),
+        &["scheduler_config.json"],
+    );
+    damaged(
+        |model| fs::remove_file(model.join("tokenizer/vocab.json")).unwrap(),
+        &["tokenizer"],
+    );
     damaged(
         |model| {
             let file = model.join(UNET);
@@ -94,19 +142,41 @@ fn a_file_that_is_missing_or_cut_short_is_named() {
         },
         &[UNET, "cut short"],
     );
-    damaged(|model| fs::write(model.join(UNET), []).unwrap(), &[UNET, "cut short"]);
+    damaged(
+        |model| fs::write(model.join(UNET), []).unwrap(),
+        &[UNET, "cut short"],
+    );
 }
 
 #[test]
 fn a_config_that_cannot_be_is_named() {
     let unet = |field: &'static str, value: Value| {
-        move |model: &Path| edit(&model.join("unet/config.json"), |config| config[field] = value)
+        move |model: &Path| {
+            edit(&model.join("unet/config.json"), |config| {
+                config[field] = value
+            })
+        }
     };
-    damaged(unet("norm_num_groups", json!(7)), &["unet/config.json", "norm_num_groups"]);
-    damaged(unet("block_out_channels", json!("many")), &["unet/config.json", "block_out_channels", "many"]);
-    damaged(unet("cross_attention_dim", json!(7)), &["unet/config.json", "cross_attention_dim"]);
-    damaged(unet("in_channels", json!(9)), &["unet/config.json", "in_channels", "inpainting"]);
-    damaged(unet("layers_per_block", json!(3)), &["unet", "tensor", "no such tensor"]);
+    damaged(
+        unet("norm_num_groups", json!(7)),
+        &["unet/config.json", "norm_num_groups"],
+    );
+    damaged(
+        unet("block_out_channels", json!("many")),
+        &["unet/config.json", "block_out_channels", "many"],
+    );
+    damaged(
+        unet("cross_attention_dim", json!(7)),
+        &["unet/config.json", "cross_attention_dim"],
+    );
+    damaged(
+        unet("in_channels", json!(9)),
+        &["unet/config.json", "in_channels", "inpainting"],
+    );
+    damaged(
+        unet("layers_per_block", json!(3)),
+        &["unet", "tensor", "no such tensor"],
+    );
     damaged(
         |model| {
             edit(&model.join("vae/config.json"), |config| {
@@ -116,11 +186,21 @@ fn a_config_that_cannot_be_is_named() {
         &["vae/config.json", "block_out_channels"],
     );
     damaged(
-        |model| edit(&model.join("scheduler/scheduler_config.json"), |config| config["beta_schedule"] = json!("cubic")),
+        |model| {
+            edit(&model.join("scheduler/scheduler_config.json"), |config| {
+                config["beta_schedule"] = json!("cubic")
+            })
+        },
         &["scheduler_config.json", "beta_schedule", "cubic"],
     );
-    damaged(|model| fs::write(model.join("velatura.json"), r#"{"steps": "few"}"#).unwrap(), &["velatura.json", "steps"]);
-    damaged(|model| fs::write(model.join("model_index.json"), "{").unwrap(), &["model_index.json", "JSON"]);
+    damaged(
+        |model| fs::write(model.join("velatura.json"), r#"{"steps": "few"}"#).unwrap(),
+        &["velatura.json", "steps"],
+    );
+    damaged(
+        |model| fs::write(model.join("model_index.json"), "{").unwrap(),
+        &["model_index.json", "JSON"],
+    );
 }
 
 /// Rewrites the tensors of a safetensors file of f32.
@@ -137,9 +217,12 @@ fn retensor(file: &Path, change: impl Fn(&str, &mut Vec<usize>, &mut Vec<u8>)) {
             (name.to_owned(), shape, data)
         })
         .collect();
-    let views = tensors
-        .iter()
-        .map(|(name, shape, data)| (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), data).unwrap(),
+        )
+    });
     fs::write(file, serialize(views, None).unwrap()).unwrap();
 }
 

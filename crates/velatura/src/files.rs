@@ -129,10 +129,7 @@ mod tests {
     fn an_existing_file_is_kept_or_replaced_as_asked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
-        assert_eq!(
-            write_file(&path, b"1", Existing::Keep).unwrap(),
-            path
-        );
+        assert_eq!(write_file(&path, b"1", Existing::Keep).unwrap(), path);
         let second = write_file(&path, b"2", Existing::Keep).unwrap();
         assert_eq!(second, folder.path().join("a-2.png"));
         let third = write_file(&path, b"3", Existing::Keep).unwrap();

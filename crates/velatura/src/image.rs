@@ -108,7 +108,12 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Io`] when the folder is missing or not writable, or the disk is full.
-    pub fn write_png(&self, path: &Path, text: &[TextChunk], existing: Existing) -> Result<PathBuf> {
+    pub fn write_png(
+        &self,
+        path: &Path,
+        text: &[TextChunk],
+        existing: Existing,
+    ) -> Result<PathBuf> {
         let bytes = self
             .encode_png(text)
             .map_err(|error| Error::format(path, format!("cannot encode the PNG: {error}")))?;
@@ -149,7 +154,8 @@ impl std::fmt::Debug for Image {
 /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is not a PNG file.
 pub fn read_png_text(path: &Path) -> Result<Vec<TextChunk>> {
     let bytes = std::fs::read(path).map_err(Error::io("read the picture", path))?;
-    let broken = |error: png::DecodingError| Error::format(path, format!("expected a PNG file: {error}"));
+    let broken =
+        |error: png::DecodingError| Error::format(path, format!("expected a PNG file: {error}"));
     let reader = png::Decoder::new(Cursor::new(&bytes))
         .read_info()
         .map_err(broken)?;
@@ -188,7 +194,10 @@ mod tests {
         let path = folder.path().join("a.png");
         let text = vec![
             ("parameters".to_string(), "a café\nSteps: 20".to_string()),
-            ("velatura".to_string(), "{\"prompt\":\"ein Bär 🐻\"}".to_string()),
+            (
+                "velatura".to_string(),
+                "{\"prompt\":\"ein Bär 🐻\"}".to_string(),
+            ),
         ];
         let image = Image::new(2, 1, vec![1, 2, 3, 4, 5, 6]);
         image.write_png(&path, &text, Existing::Replace).unwrap();
@@ -201,7 +210,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         std::fs::write(&path, b"not a picture").unwrap();
-        assert!(Image::read(&path).unwrap_err().to_string().contains("a.png"));
+        assert!(
+            Image::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("a.png")
+        );
         assert!(read_png_text(&path).is_err());
     }
 }

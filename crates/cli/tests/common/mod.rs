@@ -30,7 +30,9 @@ pub struct Said {
 
 impl Bench {
     pub fn new() -> Bench {
-        Bench { dir: tempfile::tempdir().unwrap() }
+        Bench {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -51,7 +53,17 @@ impl Bench {
     pub fn generate(&self, args: &[&str]) -> Said {
         let model = models().join("sd15");
         let model = model.to_str().unwrap();
-        let fixed = ["generate", "-m", model, "--width", "64", "--height", "64", "--precision", "f32"];
+        let fixed = [
+            "generate",
+            "-m",
+            model,
+            "--width",
+            "64",
+            "--height",
+            "64",
+            "--precision",
+            "f32",
+        ];
         self.run(&[&fixed, args].concat())
     }
 
@@ -96,7 +108,11 @@ impl Said {
         assert_eq!(self.stdout, "");
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         for part in parts {
-            assert!(self.stderr.contains(part), "{part:?} is not in: {}", self.stderr);
+            assert!(
+                self.stderr.contains(part),
+                "{part:?} is not in: {}",
+                self.stderr
+            );
         }
     }
 }

@@ -86,7 +86,8 @@ impl Model {
         let unet_config = UnetConfig::read(&unet)?;
         let vae = component("vae", "AutoencoderKL")?;
         let vae_config = VaeConfig::read(&vae)?;
-        check_fit(&text_config, &unet_config, &vae_config).map_err(|error| error.in_file(unet.config_path()))?;
+        check_fit(&text_config, &unet_config, &vae_config)
+            .map_err(|error| error.in_file(unet.config_path()))?;
         let facts = Facts {
             advice: advice(&folder)?,
             scheduler: scheduler(&folder)?,
@@ -106,7 +107,11 @@ impl Model {
     pub fn name(&self) -> String {
         let dir = self.folder.dir();
         let full = dir.canonicalize();
-        let name = full.as_deref().unwrap_or(dir).file_name().unwrap_or(dir.as_os_str());
+        let name = full
+            .as_deref()
+            .unwrap_or(dir)
+            .file_name()
+            .unwrap_or(dir.as_os_str());
         name.to_string_lossy().into_owned()
     }
 
@@ -122,7 +127,9 @@ impl Model {
     pub fn plan(&self, request: &Request) -> Result<Plan> {
         let plan = request.plan(&self.facts)?;
         let scale = self.facts.scale;
-        self.unet.1.check_latent_size(plan.height / scale, plan.width / scale)?;
+        self.unet
+            .1
+            .check_latent_size(plan.height / scale, plan.width / scale)?;
         Ok(plan)
     }
 
@@ -139,12 +146,16 @@ impl Model {
         if tokenizer.vocab_size() > config.vocab_size {
             let largest = tokenizer.vocab_size();
             let expected = format!("at least {largest}, the size of the tokenizer's vocabulary");
-            return Err(Error::config("vocab_size", expected, config.vocab_size).in_file(component.config_path()));
+            return Err(Error::config("vocab_size", expected, config.vocab_size)
+                .in_file(component.config_path()));
         }
         let (length, positions) = (tokenizer.max_length(), config.max_position_embeddings);
         if length > positions {
             let expected = format!("at least {length}, the model_max_length of the tokenizer");
-            return Err(Error::config("max_position_embeddings", expected, positions).in_file(component.config_path()));
+            return Err(
+                Error::config("max_position_embeddings", expected, positions)
+                    .in_file(component.config_path()),
+            );
         }
         let weights = store(component);
         let text_encoder = ClipTextModel::load(config, &weights.root())?;
@@ -160,7 +171,15 @@ impl Model {
         let vae = AutoencoderKl::load(config, &weights.root())?;
         weights.finish()?;
 
-        Ok(Pipeline { model: self.clone(), precision, tokenizer, text_encoder, unet, vae, hash: OnceLock::new() })
+        Ok(Pipeline {
+            model: self.clone(),
+            precision,
+            tokenizer,
+            text_encoder,
+            unet,
+            vae,
+            hash: OnceLock::new(),
+        })
     }
 }
 
@@ -212,17 +231,32 @@ impl Pipeline {
     ///
     /// # Errors
     /// As there.
-    pub fn paint(&self, plan: &Plan, trace: Option<&mut Trace>, observe: Observer) -> Result<Painted> {
+    pub fn paint(
+        &self,
+        plan: &Plan,
+        trace: Option<&mut Trace>,
+        observe: Observer,
+    ) -> Result<Painted> {
         self.painter().paint(plan, trace, observe)
     }
 
     /// What a picture of `plan` shall carry. The first call reads every weight file once more, for the hash.
     pub fn recipe(&self, plan: &Plan) -> Recipe {
-        let Model { text_encoder, unet, vae, .. } = &self.model;
-        let hash = self.hash.get_or_init(|| model_hash(&[&text_encoder.0, &unet.0, &vae.0]));
+        let Model {
+            text_encoder,
+            unet,
+            vae,
+            ..
+        } = &self.model;
+        let hash = self
+            .hash
+            .get_or_init(|| model_hash(&[&text_encoder.0, &unet.0, &vae.0]));
         Recipe {
             version: env!("CARGO_PKG_VERSION").to_string(),
-            model: ModelIdentity { name: self.model.name(), hash: hash.clone() },
+            model: ModelIdentity {
+                name: self.model.name(),
+                hash: hash.clone(),
+            },
             prompt: plan.prompt.clone(),
             negative_prompt: plan.negative.clone(),
             seed: plan.seed,
@@ -279,7 +313,10 @@ pub struct Stages<'a> {
 /// Refuses a UNet that does not speak to the other two parts.
 fn check_fit(text: &ClipTextConfig, unet: &UnetConfig, vae: &VaeConfig) -> Result<()> {
     let latents = vae.latent_channels;
-    for (field, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
+    for (field, channels) in [
+        ("in_channels", unet.in_channels),
+        ("out_channels", unet.out_channels),
+    ] {
         if channels != latents {
             let hint = if field == "in_channels" && channels == 2 * latents + 1 {
                 "; a model for inpainting cannot paint from text alone"
@@ -290,7 +327,11 @@ fn check_fit(text: &ClipTextConfig, unet: &UnetConfig, vae: &VaeConfig) -> Resul
             return Err(Error::config(field, expected, format!("{channels}{hint}")));
         }
     }
-    match unet.cross_attention_dim.iter().find(|&&dim| dim != text.hidden_size) {
+    match unet
+        .cross_attention_dim
+        .iter()
+        .find(|&&dim| dim != text.hidden_size)
+    {
         Some(dim) => {
             let expected = format!("{}, the hidden_size of the text encoder", text.hidden_size);
             Err(Error::config("cross_attention_dim", expected, dim))
@@ -314,7 +355,10 @@ fn scheduler(folder: &ModelFolder) -> Result<SchedulerConfig> {
     folder.require("scheduler", &[])?;
     let path = folder.dir().join(FILE);
     let Some(text) = folder.read(FILE)? else {
-        return Err(Error::format(path, "expected the noise schedule that the model was trained with, found no such file"));
+        return Err(Error::format(
+            path,
+            "expected the noise schedule that the model was trained with, found no such file",
+        ));
     };
     SchedulerConfig::from_json(&text).map_err(|error| error.in_file(path))
 }
@@ -325,11 +369,22 @@ fn tokenizer(folder: &ModelFolder) -> Result<Tokenizer> {
     if !folder.has(NAME) && !folder.has_folder(NAME) {
         return Tokenizer::clip();
     }
-    let dir = if folder.has(NAME) { folder.require(NAME, TOKENIZERS)? } else { folder.dir().join(NAME) };
-    let Some(files) = folder.static_files() else { return Tokenizer::from_folder(&dir) };
+    let dir = if folder.has(NAME) {
+        folder.require(NAME, TOKENIZERS)?
+    } else {
+        folder.dir().join(NAME)
+    };
+    let Some(files) = folder.static_files() else {
+        return Tokenizer::from_folder(&dir);
+    };
     let texts: Vec<(&str, &str)> = files
         .iter()
-        .filter_map(|(path, bytes)| Some((path.strip_prefix("tokenizer/")?, std::str::from_utf8(bytes).ok()?)))
+        .filter_map(|(path, bytes)| {
+            Some((
+                path.strip_prefix("tokenizer/")?,
+                std::str::from_utf8(bytes).ok()?,
+            ))
+        })
         .collect();
     Tokenizer::from_static(&dir.to_string_lossy(), &texts)
 }

@@ -117,10 +117,18 @@ impl Request {
         };
         let most = facts.scheduler.num_train_timesteps;
         if plan.steps == 0 || plan.steps > most {
-            return Err(Error::request("steps", format!("a number from 1 to {most}"), plan.steps));
+            return Err(Error::request(
+                "steps",
+                format!("a number from 1 to {most}"),
+                plan.steps,
+            ));
         }
         if !(plan.guidance.is_finite() && plan.guidance >= 0.0) {
-            return Err(Error::request("guidance", "a number that is not negative", plan.guidance));
+            return Err(Error::request(
+                "guidance",
+                "a number that is not negative",
+                plan.guidance,
+            ));
         }
         if !(0.0..=1.0).contains(&plan.eta) {
             return Err(Error::request("eta", "a number from 0 to 1", plan.eta));
@@ -144,7 +152,11 @@ impl Request {
                 .collect();
             return Err(Error::request(
                 "schedule",
-                format!("{} with the sampler {}", Spacing::Normal.name(), sampler.name()),
+                format!(
+                    "{} with the sampler {}",
+                    Spacing::Normal.name(),
+                    sampler.name()
+                ),
                 format!("{}, which only {} can use", asked.name(), able.join(", ")),
             ));
         }
@@ -152,17 +164,27 @@ impl Request {
             Some(name) => name.parse()?,
             None => facts.scheduler.spacing,
         };
-        Ok(if sampler.supports(own) { own } else { Spacing::Normal })
+        Ok(if sampler.supports(own) {
+            own
+        } else {
+            Spacing::Normal
+        })
     }
 }
 
 /// Refuses sides that the VAE cannot make or that no memory would hold.
 fn check_side(field: &str, side: usize, scale: usize) -> Result<()> {
     // Every Stable Diffusion interface asks for multiples of 8, whatever a small VAE could do.
-    let multiple = if scale.is_multiple_of(8) { scale } else { scale * 8 / gcd(scale, 8) };
+    let multiple = if scale.is_multiple_of(8) {
+        scale
+    } else {
+        scale * 8 / gcd(scale, 8)
+    };
     if side == 0 || side > MAX_SIDE || !side.is_multiple_of(multiple) {
         let most = MAX_SIDE / multiple * multiple;
-        let nearest = (side.saturating_add(multiple / 2) / multiple).saturating_mul(multiple).clamp(multiple, most);
+        let nearest = (side.saturating_add(multiple / 2) / multiple)
+            .saturating_mul(multiple)
+            .clamp(multiple, most);
         return Err(Error::request(
             field,
             format!("a multiple of {multiple} from {multiple} to {most} pixels"),
@@ -179,7 +201,9 @@ fn gcd(a: usize, b: usize) -> usize {
 /// A seed for someone who gave none: 32 bits, because people copy it by hand. It need not be unpredictable.
 fn random_seed() -> u64 {
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     hasher.write_u128(now.as_nanos());
     hasher.finish() >> 32
 }

@@ -40,33 +40,61 @@ impl Trace {
 
     /// Records numbers of any shape as they are.
     pub fn floats(&mut self, name: impl Into<String>, values: &[f32], shape: &[usize]) {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.insert(name.into(), Dtype::F32, shape, bytes);
     }
 
     /// Records token ids.
     pub fn ids(&mut self, name: impl Into<String>, ids: &[u32], shape: &[usize]) {
-        let bytes = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
+        let bytes = ids
+            .iter()
+            .flat_map(|&id| i64::from(id).to_le_bytes())
+            .collect();
         self.insert(name.into(), Dtype::I64, shape, bytes);
     }
 
     fn insert(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) {
         let shape = shape.to_vec();
-        self.entries.insert(name, Entry { dtype, shape, bytes });
+        self.entries.insert(
+            name,
+            Entry {
+                dtype,
+                shape,
+                bytes,
+            },
+        );
     }
 
     /// What was recorded as `name`, when it is f32: its shape and its numbers.
     pub fn get(&self, name: &str) -> Option<(&[usize], Vec<f32>)> {
-        let entry = self.entries.get(name).filter(|entry| entry.dtype == Dtype::F32)?;
+        let entry = self
+            .entries
+            .get(name)
+            .filter(|entry| entry.dtype == Dtype::F32)?;
         let (numbers, _) = entry.bytes.as_chunks::<4>();
-        Some((&entry.shape, numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()))
+        Some((
+            &entry.shape,
+            numbers
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes))
+                .collect(),
+        ))
     }
 
     /// The token ids that were recorded as `name`.
     pub fn get_ids(&self, name: &str) -> Option<Vec<u32>> {
-        let entry = self.entries.get(name).filter(|entry| entry.dtype == Dtype::I64)?;
+        let entry = self
+            .entries
+            .get(name)
+            .filter(|entry| entry.dtype == Dtype::I64)?;
         let (numbers, _) = entry.bytes.as_chunks::<8>();
-        numbers.iter().map(|&bytes| u32::try_from(i64::from_le_bytes(bytes)).ok()).collect()
+        numbers
+            .iter()
+            .map(|&bytes| u32::try_from(i64::from_le_bytes(bytes)).ok())
+            .collect()
     }
 
     /// The names of all that was recorded, sorted.
@@ -80,13 +108,17 @@ impl Trace {
     /// [`Error::Io`] when the folder is missing or not writable, or the disk is full.
     pub fn write(&self, path: &Path) -> Result<()> {
         let cannot = |error: safetensors::SafeTensorError| {
-            Error::format(path, format!("cannot put the trace into a safetensors file: {error}"))
+            Error::format(
+                path,
+                format!("cannot put the trace into a safetensors file: {error}"),
+            )
         };
         let views = self
             .entries
             .iter()
             .map(|(name, entry)| {
-                TensorView::new(entry.dtype, entry.shape.clone(), &entry.bytes).map(|view| (name, view))
+                TensorView::new(entry.dtype, entry.shape.clone(), &entry.bytes)
+                    .map(|view| (name, view))
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(cannot)?;
@@ -103,7 +135,10 @@ mod tests {
     fn images_are_stored_channels_first() {
         let mut trace = Trace::new();
         // Two channels of a 1×3 picture.
-        trace.image("latents.0", &Tensor::from_vec(vec![1.0, 10.0, 2.0, 20.0, 3.0, 30.0], &[1, 1, 3, 2]));
+        trace.image(
+            "latents.0",
+            &Tensor::from_vec(vec![1.0, 10.0, 2.0, 20.0, 3.0, 30.0], &[1, 1, 3, 2]),
+        );
         trace.ids("input_ids", &[49406, 7], &[1, 2]);
         let (shape, values) = trace.get("latents.0").unwrap();
         assert_eq!(shape, [1, 2, 1, 3]);

@@ -8,6 +8,7 @@ use velatura_tensor::random::TorchGenerator;
 
 use super::plan::Plan;
 use super::trace::Trace;
+use crate::Result;
 use crate::clip::ClipTextModel;
 use crate::diffusion::{self, Options, SchedulerConfig, guidance};
 use crate::image::Image;
@@ -15,7 +16,6 @@ use crate::nn::check_finite;
 use crate::tokenizer::Tokenizer;
 use crate::unet::Unet;
 use crate::vae::{AutoencoderKl, VaeConfig};
-use crate::Result;
 
 /// The parts of a model that painting needs, wherever they live: in a loaded [`Pipeline`](super::Pipeline), or in a
 /// training run that wants to see how far it is.
@@ -92,7 +92,12 @@ impl Painter<'_> {
     /// # Errors
     /// [`Error::Cancelled`](crate::Error::Cancelled) when `observe` says so, [`Error::NotFinite`](crate::Error::NotFinite)
     /// when numbers degenerate on the way.
-    pub fn paint(&self, plan: &Plan, mut trace: Option<&mut Trace>, observe: Observer) -> Result<Painted> {
+    pub fn paint(
+        &self,
+        plan: &Plan,
+        mut trace: Option<&mut Trace>,
+        observe: Observer,
+    ) -> Result<Painted> {
         let start = Instant::now();
         let negative = self.tokenizer.encode(&plan.negative)?;
         let positive = self.tokenizer.encode(&plan.prompt)?;
@@ -107,7 +112,11 @@ impl Painter<'_> {
             trace.ids("input_ids", &ids, &[2, positive.ids.len()]);
             trace.floats("context", context.as_slice(), context.shape());
         }
-        let context = if plan.is_guided() { context } else { context.narrow_batch(context.dim(0) - 1, 1) };
+        let context = if plan.is_guided() {
+            context
+        } else {
+            context.narrow_batch(context.dim(0) - 1, 1)
+        };
         let text_encoder = start.elapsed();
 
         let mut steps = Vec::new();
@@ -142,7 +151,9 @@ impl Painter<'_> {
     /// The noise that `plan.seed` means, `[1, h, w, C]`, and the generator behind it, for samplers that need more.
     /// The numbers are drawn channel by channel, as PyTorch draws them.
     pub fn noise(&self, plan: &Plan) -> (Tensor, TorchGenerator) {
-        let VaeConfig { latent_channels, .. } = *self.vae.config();
+        let VaeConfig {
+            latent_channels, ..
+        } = *self.vae.config();
         let scale = self.vae.config().factor();
         let (height, width) = (plan.height / scale, plan.width / scale);
         let mut generator = TorchGenerator::new(plan.seed);
@@ -164,13 +175,18 @@ impl Painter<'_> {
         let (noise, mut generator) = self.noise(plan);
         if let Some(trace) = trace.as_deref_mut() {
             trace.image("noise", &noise);
-            trace.floats("timesteps", &schedule.timesteps, &[schedule.timesteps.len()]);
+            trace.floats(
+                "timesteps",
+                &schedule.timesteps,
+                &[schedule.timesteps.len()],
+            );
             if !schedule.sigmas.is_empty() {
                 trace.floats("sigmas", &schedule.sigmas, &[schedule.sigmas.len()]);
             }
         }
         let mut unet = |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(x, t, context);
-        let mut model = |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, context, plan.guidance);
+        let mut model =
+            |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, context, plan.guidance);
         let mut start = Instant::now();
         diffusion::sample(
             &schedule,
@@ -183,7 +199,10 @@ impl Painter<'_> {
                 if let Some(trace) = trace.as_deref_mut() {
                     trace.image(format!("latents.{}", step.index), step.latents);
                 }
-                let answer = observe(&Step { inner: step, painter: *self });
+                let answer = observe(&Step {
+                    inner: step,
+                    painter: *self,
+                });
                 start = Instant::now();
                 answer
             },
