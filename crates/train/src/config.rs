@@ -371,9 +371,13 @@ impl Config {
     /// # Errors
     /// As [`Config::from_file`].
     pub fn parse(text: &str, file: &Path) -> Result<Config> {
-        // toml's message carries line, column and the offending line itself.
-        let config: Config = toml::from_str(text)
-            .map_err(|error| Error::config(file, error.to_string().trim_end().to_string()))?;
+        let config: Config = toml::from_str(text).map_err(|error| {
+            let place = error
+                .span()
+                .map(|span| line_of(text, span.start))
+                .unwrap_or_default();
+            Error::config(file, format!("{place}{}", error.message()))
+        })?;
         config
             .check()
             .map_err(|message| Error::config(file, message))?;
@@ -388,8 +392,11 @@ impl Config {
             "[run] steps: expected at least 1, found 0".into(),
         )?;
         ensure(
-            run.batch_size > 0,
-            "[run] batch_size: expected at least 1, found 0".into(),
+            (1..=4096).contains(&run.batch_size),
+            format!(
+                "[run] batch_size: expected 1 to 4096, found {}",
+                run.batch_size
+            ),
         )?;
         ensure(
             run.save_every > 0,
@@ -446,8 +453,9 @@ impl Config {
                     "[data] path: only kind = \"folder\" has it".into(),
                 )?;
                 ensure(
-                    data.count != Some(0),
-                    "[data] count: expected at least 1, found 0".into(),
+                    data.count
+                        .is_none_or(|count| (1..=100_000_000).contains(&count)),
+                    "[data] count: expected 1 to 100 million".into(),
                 )?;
                 ensure(
                     data.count.is_some() || model.part == Part::Vae,
@@ -574,6 +582,10 @@ impl Config {
             "[sample] steps: expected at least 1, found 0".into(),
         )?;
         ensure(
+            self.sample.count <= 64 && self.sample.prompts.len() <= 64,
+            "[sample] count, prompts: expected at most 64 pictures".into(),
+        )?;
+        ensure(
             self.sample.guidance_scale.is_finite(),
             format!(
                 "[sample] guidance_scale: expected a number, found {}",
@@ -606,6 +618,16 @@ impl Config {
             }
         }
         value
+    }
+}
+
+/// `line 3 (steps = "ten"): ` for the byte at `offset`; nothing where that line says nothing.
+fn line_of(text: &str, offset: usize) -> String {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let number = before.iter().filter(|&&byte| byte == b'\n').count();
+    match text.lines().nth(number).map(str::trim) {
+        Some(line) if !line.is_empty() => format!("line {} ({line}): ", number + 1),
+        _ => String::new(),
     }
 }
 
@@ -675,7 +697,11 @@ block_out_channels = [8, 16]
         for (from, to, expected) in [
             ("steps = 10", "steps = 0", "[run] steps"),
             ("steps = 10", "stepz = 10", "stepz"),
-            ("steps = 10", "steps = \"ten\"", "steps = \"ten\""),
+            (
+                "steps = 10",
+                "steps = \"ten\"",
+                "line 4 (steps = \"ten\"): invalid type: string \"ten\"",
+            ),
             ("steps = 10", "", "missing field `steps`"),
             ("size = 64", "size = 63", "[data] size"),
             ("size = 64", "size = 64\ncrop = 128", "[data] crop"),

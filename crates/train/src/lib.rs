@@ -87,8 +87,12 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
         velatura_kernels::pool::set_threads(threads);
     }
     let folder = RunFolder::open(&config, file, options.resume)?;
-    match config.model.part {
+    let outcome = match config.model.part {
         config::Part::Vae => step_vae::train(&config, &folder, options),
         config::Part::Unet => step_unet::train(&config, &folder, options),
+    };
+    if outcome.is_err() {
+        folder.discard_if_unused();
     }
+    outcome
 }

@@ -97,6 +97,26 @@ impl RunFolder {
         self.checkpoint.as_ref().map(|(dir, _)| dir.as_path())
     }
 
+    /// Removes the folder if nothing but what [`RunFolder::open`] made is in it, so that a config with a mistake can
+    /// be mended and started again.
+    pub(crate) fn discard_if_unused(&self) {
+        const MADE: [&str; 2] = ["config.toml", "run.lock"];
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        if names
+            .iter()
+            .all(|name| MADE.iter().any(|made| name == made))
+        {
+            // What cannot be removed is only in the way of the next start, which says so.
+            for name in MADE {
+                let _ = fs::remove_file(self.dir.join(name));
+            }
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
+
     pub(crate) fn start(&self) -> Start {
         match &self.checkpoint {
             Some((dir, state)) => Start {

@@ -9,7 +9,7 @@ use velatura::checkpoint::{Component, FloatType};
 use velatura::clip::{ClipTextConfig, ClipTextModel};
 use velatura::diffusion::{LossWeight, NoiseSchedule, PredictionType, Sampler, SchedulerConfig};
 use velatura::nn::check_finite;
-use velatura::pipeline::{Advice, Facts, Painter, Request};
+use velatura::pipeline::{Advice, Facts, Painter, Plan, Request};
 use velatura::tokenizer::Tokenizer;
 use velatura::unet::{Unet, UnetConfig};
 use velatura::vae::{AutoencoderKl, VaeConfig};
@@ -106,6 +106,8 @@ struct UnetObjective {
     denoising: Denoising,
     source: Arc<LatentSource>,
     sample: Sample,
+    /// One for each of the sample's prompts.
+    plans: Vec<Plan>,
     size: usize,
 }
 
@@ -156,6 +158,8 @@ impl UnetObjective {
             );
             return Err(Error::config(run.config_file(), message));
         }
+        let plans = plans(&config.sample, &scheduler, &vae_config, data.size)
+            .map_err(models::in_table(run, "sample"))?;
         let unet_component = models::open(config, run, "unet")?;
         let mut unet_config = match &unet_component {
             Some(component) => UnetConfig::read(component)?,
@@ -252,6 +256,7 @@ impl UnetObjective {
             denoising,
             source: Arc::new(source),
             sample: config.sample.clone(),
+            plans,
             size: data.size,
         }))
     }
@@ -440,24 +445,10 @@ impl Objective for UnetObjective {
             vae: &self.vae,
             scheduler: &self.scheduler,
         };
-        let facts = Facts {
-            advice: Advice::default(),
-            scheduler: self.scheduler.clone(),
-            sample_size: [self.size / self.vae.config().factor(); 2],
-            scale: self.vae.config().factor(),
-        };
         let mut pictures = Vec::new();
-        for (number, prompt) in self.sample.prompts.iter().enumerate() {
-            let request = Request {
-                prompt: prompt.clone(),
-                steps: Some(self.sample.steps),
-                guidance: Some(self.sample.guidance_scale),
-                seed: Some(self.sample.seed + number as u64),
-                ..Request::default()
-            };
-            let plan = request.plan(&facts)?;
+        for plan in &self.plans {
             let painted = no_grad(|| {
-                painter.paint(&plan, None, &mut |_| std::ops::ControlFlow::Continue(()))
+                painter.paint(plan, None, &mut |_| std::ops::ControlFlow::Continue(()))
             })?;
             let image = painted.image;
             pictures.extend(RgbImage::from_raw(
@@ -497,6 +488,34 @@ impl Objective for UnetObjective {
             .err()
             .map(|error| error.to_string())
     }
+}
+
+/// What the samples will be, so that an impossible wish is refused before the first step.
+fn plans(
+    sample: &Sample,
+    scheduler: &SchedulerConfig,
+    vae: &VaeConfig,
+    size: usize,
+) -> velatura::Result<Vec<Plan>> {
+    let facts = Facts {
+        advice: Advice::default(),
+        scheduler: scheduler.clone(),
+        sample_size: [size / vae.factor(); 2],
+        scale: vae.factor(),
+    };
+    let request = |(number, prompt): (usize, &String)| Request {
+        prompt: prompt.clone(),
+        steps: Some(sample.steps),
+        guidance: Some(sample.guidance_scale),
+        seed: Some(sample.seed.wrapping_add(number as u64)),
+        ..Request::default()
+    };
+    sample
+        .prompts
+        .iter()
+        .enumerate()
+        .map(|prompt| request(prompt).plan(&facts))
+        .collect()
 }
 
 /// The sampler that a model is given where the config names none.

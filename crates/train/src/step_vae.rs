@@ -107,8 +107,7 @@ impl VaeObjective {
         let store = models::store(config, "vae", component.as_ref());
         let vae = AutoencoderKl::load(&vae_config, &store.root())?;
         store.finish()?;
-        let fresh = config.model.base.is_none() && models::open(config, run, "vae")?.is_none();
-        if fresh {
+        if component.is_none() {
             start_certain(&store.parameters(), vae_config.latent_channels);
         }
 

@@ -10,6 +10,9 @@ fn every_ready_config_is_valid() {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "toml") {
+            continue;
+        }
         Config::from_file(&path).unwrap();
         count += 1;
     }

@@ -131,6 +131,8 @@ fn what_cannot_be_is_refused() {
         error.contains("groups.toml: [vae] field `block_out_channels[0]`"),
         "{error}"
     );
+    // A mistake in the config leaves no folder in the way of the next attempt.
+    assert!(!dir.path().join("groups").exists());
     let error = message(
         "blow",
         &CONFIG.replace("learning_rate = 2e-3", "learning_rate = 1e30"),
