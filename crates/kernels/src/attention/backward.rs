@@ -1,7 +1,7 @@
 //! The backward pass.
 
 use super::AttentionShape;
-use super::strip::{Strip, multiples};
+use super::strip::{Strip, multiples, skew, skewed};
 use crate::gemm::tile::{Block, F32, LeftView, Store};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::for_each_piece;
@@ -57,8 +57,9 @@ pub fn backward(
     let [dq, dk, dv] = [dq, dk, dv].map(SharedMut::new);
     parallel_for(batch * heads, |head| {
         // Queries and output gradients in lanes and in rows (padded to whole vectors), sums for dq,
-        // two blocks of scores, log-sum-exps and deltas.
-        let len = 64 * (3 * head_dim + 2 * (head_dim + 15) + 2 * KEYS + 2);
+        // two blocks of scores, log-sum-exps and deltas; a block of keys.
+        let len =
+            64 * (3 * head_dim + 2 * (head_dim + 15) + 2 * KEYS + 2) + KEYS * skewed(head_dim);
         scratch::with(len, |scratch| {
             let (b, h) = (head / heads, head % heads);
             isa.run(Backward {
@@ -116,7 +117,7 @@ impl Kernel for Backward<'_> {
         let (scores, rest) = rest.split_at_mut(64 * KEYS);
         let (dscores, rest) = rest.split_at_mut(64 * KEYS);
         let (lse, rest) = rest.split_at_mut(64);
-        let deltas = &mut rest[..64];
+        let (deltas, near_keys) = rest.split_at_mut(64);
         let (mut rows, mut lanes, mut key_rows) = (Vec::new(), 0, Vec::new());
         multiples(stride, KEYS, &mut key_rows);
         let mut first = 0;
@@ -131,8 +132,8 @@ impl Kernel for Backward<'_> {
             let (q, dout) = (&self.q[at..], &self.dout[at..]);
             strip.transpose(q, stride, d, shape.scale() * LOG2_E, queries);
             strip.transpose(dout, stride, d, 1.0, gradients);
-            pack_rows::<S>(q, stride, strip.count, d, query_rows);
-            pack_rows::<S>(dout, stride, strip.count, d, gradient_rows);
+            pack_rows(simd, q, stride, strip.count, d, query_rows);
+            pack_rows(simd, dout, stride, strip.count, d, gradient_rows);
             sums[..d * lanes].fill(0.0);
             let all = &self.lse[(self.b * shape.heads + self.h) * shape.queries..];
             lse.fill(0.0);
@@ -162,7 +163,8 @@ impl Kernel for Backward<'_> {
                     lse,
                     deltas,
                 });
-                strip.accumulate(simd, keys, d, k, stride, dscores, &rows, sums);
+                skew(simd, k, stride, keys, d, near_keys);
+                strip.accumulate(simd, keys, d, near_keys, skewed(d), dscores, &rows, sums);
                 let at = key_start + start * stride;
                 for (left, right, out) in [
                     (&*scores, &*gradient_rows, self.dv),
@@ -185,7 +187,7 @@ impl Kernel for Backward<'_> {
 /// Copies `count` rows of `d` numbers, `stride` apart, into panels: for every `TILE_VECTORS` vectors
 /// of columns (fewer in the last panel) `[count, columns]`, zeros beyond `d`.
 #[inline(always)]
-fn pack_rows<S: Simd>(x: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
+fn pack_rows<S: Simd>(simd: S, x: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
     let mut panel = 0;
     for first in (0..d).step_by(S::TILE_VECTORS * S::LANES) {
         let columns = (d - first).min(S::TILE_VECTORS * S::LANES);
@@ -194,8 +196,14 @@ fn pack_rows<S: Simd>(x: &[f32], stride: usize, count: usize, d: usize, to: &mut
             .chunks_exact_mut(width)
             .enumerate()
         {
-            row[..columns].copy_from_slice(&x[i * stride + first..][..columns]);
-            row[columns..].fill(0.0);
+            row[width - S::LANES..].fill(0.0);
+            let x = &x[i * stride + first..][..columns];
+            for_each_piece(
+                simd,
+                columns,
+                #[inline(always)]
+                |at| at.store(row, at.load(x)),
+            );
         }
         panel += count * width;
     }

@@ -1,7 +1,7 @@
 //! The forward pass.
 
 use super::AttentionShape;
-use super::strip::{Strip, multiples};
+use super::strip::{Strip, multiples, skew, skewed};
 use crate::isa::{self, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
@@ -54,8 +54,9 @@ pub fn forward(
     let blocks = queries.div_ceil(block);
     parallel_for(batch * heads * blocks, |task| {
         let (head, i) = (task / blocks, task % blocks);
-        let lanes = 64;
-        scratch::with(lanes * (2 * head_dim + KEYS + 2), |scratch| {
+        // Queries, sums, scores, maxima and totals in 64 lanes; a block of values.
+        let len = 64 * (2 * head_dim + KEYS + 2) + KEYS * skewed(head_dim);
+        scratch::with(len, |scratch| {
             let (b, h) = (head / heads, head % heads);
             isa.run(Forward {
                 target: Target {
@@ -109,7 +110,8 @@ impl Kernel for Forward<'_> {
         let (queries, rest) = self.scratch.split_at_mut(64 * d);
         let (sums, rest) = rest.split_at_mut(64 * d);
         let (scores, rest) = rest.split_at_mut(64 * KEYS);
-        let (maxima, totals) = rest.split_at_mut(64);
+        let (maxima, rest) = rest.split_at_mut(64);
+        let (totals, values) = rest.split_at_mut(64);
         let (mut rows, mut lanes) = (Vec::new(), 0);
         let mut first = self.queries.start;
         while first < self.queries.end {
@@ -146,7 +148,8 @@ impl Kernel for Forward<'_> {
                     3 => simd.call(Softmax::<3>(state)),
                     _ => simd.call(Softmax::<4>(state)),
                 }
-                strip.accumulate(simd, keys, d, v, stride, scores, &rows, sums);
+                skew(simd, v, stride, keys, d, values);
+                strip.accumulate(simd, keys, d, values, skewed(d), scores, &rows, sums);
             }
             target.finish(&strip, sums, maxima, totals);
         }

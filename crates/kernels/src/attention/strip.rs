@@ -2,6 +2,7 @@
 
 use crate::gemm::tile::{Block, F32, LeftView, Store};
 use crate::isa::Simd;
+use crate::map::for_each_piece;
 use crate::pool::SharedMut;
 
 /// A score that no key has: far below all others, and finite, so that differences stay numbers.
@@ -197,6 +198,34 @@ impl Strip {
 
     /// The smallest running maximum.
     pub const LOWEST: f32 = MASKED;
+}
+
+/// Distance of the rows that [`skew`] writes: an odd number of cache lines, so that a column of them
+/// spreads over the whole first-level cache, where rows of 256 or 512 numbers would share few sets.
+pub(super) fn skewed(d: usize) -> usize {
+    d.next_multiple_of(16) | 16
+}
+
+/// Copies `count` rows of `d` numbers, `stride` apart, to rows that are [`skewed`] apart. Rows are
+/// short: vectors, because a call of the library's copy would take longer than the copy.
+#[inline(always)]
+pub(super) fn skew<S: Simd>(
+    simd: S,
+    x: &[f32],
+    stride: usize,
+    count: usize,
+    d: usize,
+    to: &mut [f32],
+) {
+    for (i, row) in to.chunks_exact_mut(skewed(d)).take(count).enumerate() {
+        let x = &x[i * stride..][..d];
+        for_each_piece(
+            simd,
+            d,
+            #[inline(always)]
+            |at| at.store(row, at.load(x)),
+        );
+    }
 }
 
 /// `0, stride, 2·stride, …`
