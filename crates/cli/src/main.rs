@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Our messages name their cause themselves.
+            eprintln!("error: {error}");
             let usage = error
                 .downcast_ref::<velatura::Error>()
                 .is_some_and(velatura::Error::is_usage);

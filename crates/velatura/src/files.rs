@@ -28,21 +28,24 @@ pub fn write_file(path: &Path, bytes: &[u8], existing: Existing) -> Result<PathB
     }
     let folder = folder_of(path);
     let mut file = temporary(path)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
+    // Through the plain file, whose errors do not speak of a temporary name.
+    let mut out = file.as_file();
+    out.write_all(bytes)
+        .and_then(|()| out.sync_all())
         .map_err(Error::io("write the file", path))?;
     // Asking whether a name is free and taking it must be one act, or two programs would take the same one.
-    for attempt in 1.. {
+    let mut attempt = 1;
+    loop {
         let candidate = numbered(folder, path, attempt);
         match file.persist_noclobber(&candidate) {
             Ok(_) => return Ok(candidate),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
                 file = error.file;
+                attempt += 1;
             }
             Err(error) => return Err(Error::io("write the file", &candidate)(error.error)),
         }
     }
-    unreachable!("the loop above ends by returning");
 }
 
 /// Checks that a file can be made at `path`, before work is spent on what will go into it.
