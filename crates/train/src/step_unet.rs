@@ -454,7 +454,7 @@ impl Objective for UnetObjective {
             pictures.extend(RgbImage::from_raw(
                 image.width() as u32,
                 image.height() as u32,
-                image.pixels().to_vec(),
+                Vec::from(image.pixels()),
             ));
         }
         let columns = (pictures.len() as f64).sqrt().ceil() as usize;

@@ -67,7 +67,7 @@ impl Dataset {
     pub fn len(&self) -> Option<u64> {
         match self {
             Dataset::Folder(folder) => Some(folder.len() as u64),
-            Dataset::Scenes(scenes) => scenes.len(),
+            Dataset::Scenes(scenes) => scenes.count(),
         }
     }
 

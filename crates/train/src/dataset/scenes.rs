@@ -42,7 +42,7 @@ impl SceneDataset {
     }
 
     /// The number of scenes; none where they never end.
-    pub fn len(&self) -> Option<u64> {
+    pub fn count(&self) -> Option<u64> {
         self.count
     }
 
