@@ -33,12 +33,12 @@ fn parameter(shape: &[usize], seed: u64) -> Parameter {
 /// derivative is of the order of their first, and the rounding error of order
 /// 2⁻²⁴·‖f‖·‖r‖ / (h·|derivative|) ≈ 1e-5 … 1e-4 when the derivative is not small; the sum over a
 /// random direction is compared with the norm of gradient and direction, 2e-3 of which covers both.
-fn check(parameters: &[Parameter], f: impl Fn() -> Tensor) {
+fn check(parameters: &[&Parameter], f: impl Fn() -> Tensor) {
     let shape = tape::no_grad(&f).shape().to_vec();
     let r = tensor(&shape, 99);
     let loss = || f().mul(&r).sum();
     let gradients = loss().backward();
-    for (i, p) in parameters.iter().enumerate() {
+    for (i, &p) in parameters.iter().enumerate() {
         let gradient = gradients
             .get(p)
             .unwrap_or_else(|| panic!("no gradient for parameter {i}"));
@@ -68,23 +68,23 @@ fn check(parameters: &[Parameter], f: impl Fn() -> Tensor) {
 #[test]
 fn arithmetic() {
     let (a, b) = (parameter(&[2, 3, 4], 1), parameter(&[2, 3, 4], 2));
-    let both = [a.clone(), b.clone()];
+    let both = [&a, &b];
     check(&both, || a.value().add(&b.value()));
     check(&both, || a.value().sub(&b.value()));
     check(&both, || a.value().mul(&b.value()));
     check(&both, || {
         a.value().scale(3.0).add(&b.value().neg().add_scalar(2.0))
     });
-    check(&[a.clone()], || a.value().exp());
-    check(&[a.clone()], || a.value().square());
-    check(&[a.clone()], || a.value().add_scalar(2.0).abs());
-    check(&[a.clone()], || a.value().scale_samples(&[2.0, -0.5]));
-    check(&[a.clone()], || a.value().sum());
-    check(&[a.clone()], || a.value().square().mean());
+    check(&[&a], || a.value().exp());
+    check(&[&a], || a.value().square());
+    check(&[&a], || a.value().add_scalar(2.0).abs());
+    check(&[&a], || a.value().scale_samples(&[2.0, -0.5]));
+    check(&[&a], || a.value().sum());
+    check(&[&a], || a.value().square().mean());
     // A tensor used twice gets both gradients.
-    check(&[a.clone()], || a.value().mul(&a.value()));
+    check(&[&a], || a.value().mul(&a.value()));
     let x = || a.value();
-    check(&[a.clone()], || {
+    check(&[&a], || {
         let y = x();
         y.mul(&y).add(&y)
     });
@@ -101,9 +101,9 @@ fn clamp_passes_the_gradient_inside_only() {
 fn activations() {
     let a = parameter(&[3, 10], 3);
     for activation in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
-        check(&[a.clone()], || a.value().scale(2.0).activation(activation));
+        check(&[&a], || a.value().scale(2.0).activation(activation));
     }
-    check(&[a.clone()], || a.value().geglu());
+    check(&[&a], || a.value().geglu());
 }
 
 #[test]
@@ -111,12 +111,10 @@ fn linear_and_embedding() {
     let (x, bias) = (parameter(&[2, 3, 5], 4), parameter(&[7], 6));
     let w = parameter(&[7, 5], 5);
     let weight = Weight::trainable(w.clone());
-    check(&[x.clone(), w.clone(), bias.clone()], || {
-        x.value().linear(&weight, Some(&bias))
-    });
-    check(&[x.clone(), w], || x.value().linear(&weight, None));
+    check(&[&x, &w, &bias], || x.value().linear(&weight, Some(&bias)));
+    check(&[&x, &w], || x.value().linear(&weight, None));
     let table = parameter(&[6, 4], 7);
-    check(&[table.clone()], || table.embedding(&[1, 5, 1, 0], &[2, 2]));
+    check(&[&table], || table.embedding(&[1, 5, 1, 0], &[2, 2]));
 }
 
 #[test]
@@ -144,7 +142,7 @@ fn convolutions() {
     ] {
         let w = parameter(&[4, 3, kernel, kernel], 10);
         let weight = Weight::trainable(w.clone());
-        check(&[x.clone(), w, bias.clone()], || {
+        check(&[&x, &w, &bias], || {
             x.value().conv2d(&weight, Some(&bias), stride, padding)
         });
     }
@@ -154,7 +152,7 @@ fn convolutions() {
 fn norms() {
     let x = parameter(&[2, 3, 3, 8], 11);
     let (gamma, beta) = (parameter(&[8], 12), parameter(&[8], 13));
-    let all = [x.clone(), gamma.clone(), beta.clone()];
+    let all = [&x, &gamma, &beta];
     check(&all, || x.value().group_norm(4, 1e-5, &gamma, &beta));
     check(&all, || x.value().group_norm_silu(2, 1e-5, &gamma, &beta));
     check(&all, || x.value().layer_norm(1e-5, &gamma, &beta));
@@ -167,11 +165,11 @@ fn attention() {
         parameter(&[2, 7, 6], 15),
         parameter(&[2, 7, 6], 16),
     );
-    check(&[q.clone(), k.clone(), v.clone()], || {
+    check(&[&q, &k, &v], || {
         q.value().attention(&k.value(), &v.value(), 2, false)
     });
     let (k, v) = (parameter(&[2, 5, 6], 17), parameter(&[2, 5, 6], 18));
-    check(&[q.clone(), k.clone(), v.clone()], || {
+    check(&[&q, &k, &v], || {
         q.value().attention(&k.value(), &v.value(), 3, true)
     });
 }
@@ -179,23 +177,21 @@ fn attention() {
 #[test]
 fn shapes() {
     let (a, b) = (parameter(&[2, 3, 4, 5], 19), parameter(&[2, 3, 4, 2], 20));
-    check(&[a.clone(), b.clone()], || {
+    check(&[&a, &b], || {
         Tensor::concat_channels(&[&a.value(), &b.value()])
     });
-    check(&[a.clone()], || a.value().narrow_channels(1, 3));
-    check(&[a.clone()], || a.value().narrow_batch(1, 1));
-    check(&[a.clone()], || {
+    check(&[&a], || a.value().narrow_channels(1, 3));
+    check(&[&a], || a.value().narrow_batch(1, 1));
+    check(&[&a], || {
         Tensor::concat_batch(&[&a.value(), &a.value().scale(2.0)])
     });
-    check(&[a.clone()], || a.value().reshape(&[6, 20]));
-    check(&[a.clone()], || a.value().nhwc_to_nchw());
-    check(&[a.clone()], || a.value().nchw_to_nhwc());
-    check(&[a.clone()], || a.value().upsample_nearest2x());
-    check(&[a.clone()], || a.value().crop(2, 3));
+    check(&[&a], || a.value().reshape(&[6, 20]));
+    check(&[&a], || a.value().nhwc_to_nchw());
+    check(&[&a], || a.value().nchw_to_nhwc());
+    check(&[&a], || a.value().upsample_nearest2x());
+    check(&[&a], || a.value().crop(2, 3));
     let e = parameter(&[2, 5], 21);
-    check(&[a.clone(), e.clone()], || {
-        a.value().add_channels(&e.value())
-    });
+    check(&[&a, &e], || a.value().add_channels(&e.value()));
 }
 
 #[test]

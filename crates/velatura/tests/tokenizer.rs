@@ -1,6 +1,5 @@
 //! The same ids as transformers' CLIPTokenizer for every fixture string (`fixtures/make_tokenizer.py`).
 
-#[allow(dead_code)] // shared with the other tests
 mod support;
 
 use std::collections::BTreeMap;
