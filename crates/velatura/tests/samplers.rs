@@ -218,7 +218,7 @@ fn every_sampler_walks_as_in_diffusers() {
 }
 
 #[test]
-fn noise_schedules_are_those_of_diffusers_to_the_bit() {
+fn noise_schedules_are_those_of_diffusers() {
     let Some(folder) = fixtures() else {
         return;
     };

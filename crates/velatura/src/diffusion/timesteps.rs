@@ -208,8 +208,9 @@ impl SamplerSchedule {
 }
 
 fn check_steps(sampler: Sampler, settings: &Settings, steps: usize) -> Result<()> {
-    // DPM-Solver's leading spacing needs a stride for one step more.
-    let leading = settings.timestep_spacing == TimestepSpacing::Leading;
+    // DPM-Solver's leading spacing needs a stride for one step more, unless the σs are spaced without it.
+    let leading = settings.timestep_spacing == TimestepSpacing::Leading
+        && settings.spacing == Spacing::Normal;
     let spare = usize::from(sampler == Sampler::DpmPp2m && leading);
     let most = settings.num_train_timesteps - spare;
     let least = match sampler {
