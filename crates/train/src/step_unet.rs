@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::RgbImage;
-use serde_json::{Value, json};
+use serde_json::json;
 use velatura::checkpoint::{Component, FloatType};
-use velatura::clip::{ClipTextConfig, ClipTextModel};
+use velatura::clip::ClipTextModel;
 use velatura::diffusion::{LossWeight, NoiseSchedule, PredictionType, Sampler, SchedulerConfig};
 use velatura::nn::check_finite;
 use velatura::pipeline::{Advice, Facts, Painter, Plan, Request};
@@ -17,16 +17,17 @@ use velatura::weights::{Mode, Store};
 use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Precision, Tensor};
 
-use crate::config::{Config, Sample, TokenizerKind};
+use crate::config::{Config, Sample};
 use crate::dataset::{Dataset, summary};
 use crate::error::{Error, Result};
+use crate::latent_source::{LatentBatch, LatentSource};
 use crate::latents::{self, LatentCache};
 use crate::loader::MakeBatch;
 use crate::models;
 use crate::optimizer::Named;
 use crate::order::Order;
+use crate::parts;
 use crate::picture::grid;
-use crate::random::{Choices, Purpose, normals};
 use crate::run_folder::RunFolder;
 use crate::trainer::{self, Losses, Objective};
 use crate::{Ending, Options, Outcome};
@@ -111,32 +112,12 @@ struct UnetObjective {
     size: usize,
 }
 
-/// What the loader's threads need.
-struct LatentSource {
-    cache: LatentCache,
-    order: Order,
-    tokenizer: Tokenizer,
-    seed: u64,
-    batch: usize,
-    timesteps: usize,
-    caption_dropout: f32,
-    shift: f32,
-    scale: f32,
-}
-
-struct LatentBatch {
-    latents: Tensor,
-    noise: Tensor,
-    timesteps: Vec<usize>,
-    ids: Vec<u32>,
-}
-
 impl UnetObjective {
     /// None if the run was asked to stop while latents were encoded.
     fn new(config: &Config, run: &RunFolder, options: &Options) -> Result<Option<UnetObjective>> {
         let (data, base) = (&config.data, config.model.base.as_deref());
         // The configs first: what is wrong there should be said before hours of encoding.
-        let scheduler = scheduler(config, run)?;
+        let scheduler = parts::scheduler(config, run)?;
         // Training is DDPM's, whichever sampler the model is given.
         let settings = scheduler
             .settings(Sampler::Ddpm)
@@ -205,8 +186,9 @@ impl UnetObjective {
             return Ok(None);
         };
 
-        let tokenizer = tokenizer(config, run, &cache, &dataset)?;
-        let (text_encoder, text_parameters, frozen_text) = text_encoder(config, run, &tokenizer)?;
+        let tokenizer = parts::tokenizer(config, run, &cache, &dataset)?;
+        let (text_encoder, text_parameters, frozen_text) =
+            parts::text_encoder(config, run, &tokenizer)?;
         let width = text_encoder.config().hidden_size;
         if let Some(dim) = unet_config
             .cross_attention_dim
@@ -273,76 +255,13 @@ impl UnetObjective {
     fn save_text(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
         let dir = dir.join("text_encoder");
         match &self.frozen_text {
-            Some(from) => copy_folder(from, &dir),
+            Some(from) => parts::recast(from, &dir, dtype),
             None => models::save(
                 &dir,
                 &self.text_encoder.config().to_json(),
                 &self.text_parameters,
                 dtype,
             ),
-        }
-    }
-}
-
-impl LatentSource {
-    fn batch(&self, step: u64) -> Result<LatentBatch> {
-        let mut choices = Choices::new(self.seed, Purpose::Choices, step);
-        let [h, w, z] = self.cache.shape();
-        let shape = [self.batch, h, w, z];
-        let each = h * w * z;
-        let posterior = normals(self.seed, Purpose::Posterior, step, self.batch * each);
-        let noise = normals(self.seed, Purpose::Noise, step, self.batch * each);
-        let mut latents = Vec::with_capacity(self.batch * each);
-        let (mut timesteps, mut ids) = (Vec::new(), Vec::new());
-        for (slot, noise) in posterior.chunks_exact(each).enumerate() {
-            let index = self
-                .order
-                .index((step - 1) * self.batch as u64 + slot as u64);
-            self.cache.append_sample(index, noise, &mut latents);
-            timesteps.push(choices.below(self.timesteps));
-            // Both numbers are drawn whatever the first says, so that one choice does not shift the others.
-            let (drop, which) = (choices.unit() < self.caption_dropout, choices.bits());
-            let captions = self.cache.captions_of(index);
-            let caption = match captions.len() {
-                0 => "",
-                _ if drop => "",
-                count => captions[(which % count as u64) as usize].as_str(),
-            };
-            ids.extend(self.tokenizer.encode(caption)?.ids);
-        }
-        for value in &mut latents {
-            *value = (*value - self.shift) * self.scale;
-        }
-        Ok(LatentBatch {
-            latents: Tensor::from_vec(latents, &shape),
-            noise: Tensor::from_vec(noise, &shape),
-            timesteps,
-            ids,
-        })
-    }
-
-    /// Says so if the latents are far from deviation 1, for which noise schedules are made.
-    fn check_scale(&self, vae: &Path) {
-        let [h, w, z] = self.cache.shape();
-        let zeros = vec![0.0; h * w * z];
-        let mut values = Vec::new();
-        for index in 0..self.cache.len().min(64) {
-            self.cache.append_sample(index, &zeros, &mut values);
-        }
-        let n = values.len() as f64;
-        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let variance = values
-            .iter()
-            .map(|&x| (f64::from(x) - mean).powi(2))
-            .sum::<f64>()
-            / n;
-        let deviation = variance.sqrt() * f64::from(self.scale);
-        if !(0.7..=1.4).contains(&deviation) {
-            eprintln!(
-                "note: with the scaling_factor of {} the latents' deviation is {deviation:.2} and not about 1; noise \
-                 schedules are made for 1",
-                vae.join("config.json").display()
-            );
         }
     }
 }
@@ -405,9 +324,11 @@ impl Objective for UnetObjective {
         )?;
         self.save_text(dir, dtype)?;
         self.tokenizer.save(&dir.join("tokenizer"))?;
-        copy_folder(&self.vae_dir, &dir.join("vae"))?;
+        parts::recast(&self.vae_dir, &dir.join("vae"), dtype)?;
         let scheduler = self.scheduler.value();
-        let scheduler_class = scheduler["_class_name"].as_str().unwrap_or(SCHEDULER);
+        let scheduler_class = scheduler["_class_name"]
+            .as_str()
+            .unwrap_or(parts::SCHEDULER);
         let index = json!({
             "_class_name": "StableDiffusionPipeline",
             "_diffusers_version": "0.42.1",
@@ -516,139 +437,4 @@ fn plans(
         .enumerate()
         .map(|prompt| request(prompt).plan(&facts))
         .collect()
-}
-
-/// The sampler that a model is given where the config names none.
-const SCHEDULER: &str = "DDIMScheduler";
-
-/// The noise schedule: of the config's table, else of the base, else Stable Diffusion's.
-fn scheduler(config: &Config, run: &RunFolder) -> Result<SchedulerConfig> {
-    if let (None, Some(base)) = (&config.scheduler, &config.model.base) {
-        let path = base.join("scheduler").join("scheduler_config.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        return Ok(SchedulerConfig::from_json(&text).map_err(|error| error.in_file(&path))?);
-    }
-    let mut value = json!({
-        "_class_name": SCHEDULER,
-        "_diffusers_version": "0.42.1",
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": "epsilon",
-        "clip_sample": false,
-        "set_alpha_to_one": false,
-        "steps_offset": 1,
-    });
-    if let (Value::Object(given), Value::Object(all)) =
-        (models::table(config.scheduler.as_ref()), &mut value)
-    {
-        all.extend(given);
-    }
-    SchedulerConfig::from_value(value).map_err(models::in_table(run, "scheduler"))
-}
-
-/// The tokenizer: of the checkpoint, of the base, or made from the words of the captions.
-fn tokenizer(
-    config: &Config,
-    run: &RunFolder,
-    cache: &LatentCache,
-    dataset: &Dataset,
-) -> Result<Tokenizer> {
-    let dir = match (run.checkpoint(), &config.model.base) {
-        (Some(checkpoint), _) => Some(checkpoint.join("tokenizer")),
-        // A model without a tokenizer of its own has CLIP's.
-        (None, Some(base)) => Some(base.join("tokenizer")).filter(|dir| dir.is_dir()),
-        (None, None) => None,
-    };
-    Ok(match (dir, config.model.tokenizer) {
-        (Some(dir), _) => Tokenizer::from_folder(&dir)?,
-        (None, TokenizerKind::Captions) if config.model.base.is_none() => {
-            let drawn = if let Dataset::Scenes(scenes) = dataset {
-                scenes.vocabulary()
-            } else {
-                Vec::new()
-            };
-            let said = cache.captions().flat_map(str::split_whitespace);
-            let words: std::collections::BTreeSet<&str> =
-                said.chain(drawn.iter().map(String::as_str)).collect();
-            Tokenizer::train_words(words)?
-        }
-        (None, _) => Tokenizer::clip()?,
-    })
-}
-
-/// The text encoder, its parameters if it is trained, and the folder to copy it from if it is not.
-fn text_encoder(
-    config: &Config,
-    run: &RunFolder,
-    tokenizer: &Tokenizer,
-) -> Result<(ClipTextModel, Vec<Parameter>, Option<PathBuf>)> {
-    let trained = config.model.train_text_encoder;
-    if let (false, Some(base)) = (trained, &config.model.base) {
-        let dir = models::component_dir(base, "text_encoder");
-        let component = Component::open(&dir, None)?;
-        let store = Store::load(&component, Mode::Inference(Precision::F32));
-        let model = ClipTextModel::load(&ClipTextConfig::read(&component)?, &store.root())?;
-        store.finish()?;
-        check_vocabulary(model.config(), tokenizer, &component.config_path())?;
-        return Ok((model, Vec::new(), Some(dir)));
-    }
-    let component = models::open(config, run, "text_encoder")?;
-    let (text_config, place) = match &component {
-        Some(component) => (ClipTextConfig::read(component)?, component.config_path()),
-        None => {
-            let mut value = models::table(config.text_encoder.as_ref());
-            if let Value::Object(fields) = &mut value {
-                fields
-                    .entry("vocab_size")
-                    .or_insert_with(|| tokenizer.vocab_size().into());
-                fields
-                    .entry("max_position_embeddings")
-                    .or_insert_with(|| tokenizer.max_length().into());
-            }
-            let text_config =
-                ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))?;
-            (text_config, run.config_file().to_path_buf())
-        }
-    };
-    let store = models::store(config, "text_encoder", component.as_ref());
-    let model = ClipTextModel::load(&text_config, &store.root())?;
-    store.finish()?;
-    check_vocabulary(&text_config, tokenizer, &place)?;
-    Ok((model, store.parameters(), None))
-}
-
-/// A text encoder must have a row for every token and a place for every position.
-fn check_vocabulary(config: &ClipTextConfig, tokenizer: &Tokenizer, place: &Path) -> Result<()> {
-    for (field, needed, found) in [
-        ("vocab_size", tokenizer.vocab_size(), config.vocab_size),
-        (
-            "max_position_embeddings",
-            tokenizer.max_length(),
-            config.max_position_embeddings,
-        ),
-    ] {
-        if found < needed {
-            let message = format!(
-                "text encoder's {field}: expected at least {needed} for the tokenizer, found {found}"
-            );
-            return Err(Error::config(place, message));
-        }
-    }
-    Ok(())
-}
-
-/// Copies the files of a component.
-fn copy_folder(from: &Path, to: &Path) -> velatura::Result<()> {
-    std::fs::create_dir_all(to).map_err(velatura::Error::io("make the folder", to))?;
-    for entry in std::fs::read_dir(from).map_err(velatura::Error::io("read the folder", from))? {
-        let path = entry
-            .map_err(velatura::Error::io("read the folder", from))?
-            .path();
-        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
-            std::fs::copy(&path, to.join(name)).map_err(velatura::Error::io("copy", &path))?;
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,159 @@
+//! What stands round the denoiser in a run: noise schedule, tokenizer and text encoder, opened or made.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use velatura::checkpoint::{Component, FloatType, save_component};
+use velatura::clip::{ClipTextConfig, ClipTextModel};
+use velatura::diffusion::SchedulerConfig;
+use velatura::tokenizer::Tokenizer;
+use velatura::weights::{Mode, Store};
+use velatura_tensor::{Parameter, Precision, Tensor};
+
+use crate::config::{Config, TokenizerKind};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::latents::LatentCache;
+use crate::models;
+use crate::run_folder::RunFolder;
+
+/// The sampler that a model is given where the config names none.
+pub const SCHEDULER: &str = "DDIMScheduler";
+
+/// The noise schedule: of the config's table, else of the base, else Stable Diffusion's.
+pub fn scheduler(config: &Config, run: &RunFolder) -> Result<SchedulerConfig> {
+    if let (None, Some(base)) = (&config.scheduler, &config.model.base) {
+        let path = base.join("scheduler").join("scheduler_config.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        return Ok(SchedulerConfig::from_json(&text).map_err(|error| error.in_file(&path))?);
+    }
+    let mut value = json!({
+        "_class_name": SCHEDULER,
+        "_diffusers_version": "0.42.1",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+        "clip_sample": false,
+        "set_alpha_to_one": false,
+        "steps_offset": 1,
+    });
+    if let (Value::Object(given), Value::Object(all)) =
+        (models::table(config.scheduler.as_ref()), &mut value)
+    {
+        all.extend(given);
+    }
+    SchedulerConfig::from_value(value).map_err(models::in_table(run, "scheduler"))
+}
+
+/// The tokenizer: of the checkpoint, of the base, or made from the words of the captions.
+pub fn tokenizer(
+    config: &Config,
+    run: &RunFolder,
+    cache: &LatentCache,
+    dataset: &Dataset,
+) -> Result<Tokenizer> {
+    let dir = match (run.checkpoint(), &config.model.base) {
+        (Some(checkpoint), _) => Some(checkpoint.join("tokenizer")),
+        // A model without a tokenizer of its own has CLIP's.
+        (None, Some(base)) => Some(base.join("tokenizer")).filter(|dir| dir.is_dir()),
+        (None, None) => None,
+    };
+    Ok(match (dir, config.model.tokenizer) {
+        (Some(dir), _) => Tokenizer::from_folder(&dir)?,
+        (None, TokenizerKind::Captions) if config.model.base.is_none() => {
+            let drawn = if let Dataset::Scenes(scenes) = dataset {
+                scenes.vocabulary()
+            } else {
+                Vec::new()
+            };
+            let said = cache.captions().flat_map(str::split_whitespace);
+            let words: BTreeSet<&str> = said.chain(drawn.iter().map(String::as_str)).collect();
+            Tokenizer::train_words(words)?
+        }
+        (None, _) => Tokenizer::clip()?,
+    })
+}
+
+/// The text encoder, its parameters if it is trained, and the folder to copy it from if it is not.
+pub fn text_encoder(
+    config: &Config,
+    run: &RunFolder,
+    tokenizer: &Tokenizer,
+) -> Result<(ClipTextModel, Vec<Parameter>, Option<PathBuf>)> {
+    let trained = config.model.train_text_encoder;
+    if let (false, Some(base)) = (trained, &config.model.base) {
+        let dir = models::component_dir(base, "text_encoder");
+        let component = Component::open(&dir, None)?;
+        let store = Store::load(&component, Mode::Inference(Precision::F32));
+        let model = ClipTextModel::load(&ClipTextConfig::read(&component)?, &store.root())?;
+        store.finish()?;
+        check_vocabulary(model.config(), tokenizer, &component.config_path())?;
+        return Ok((model, Vec::new(), Some(dir)));
+    }
+    let component = models::open(config, run, "text_encoder")?;
+    let (text_config, place) = match &component {
+        Some(component) => (ClipTextConfig::read(component)?, component.config_path()),
+        None => {
+            let mut value = models::table(config.text_encoder.as_ref());
+            if let Value::Object(fields) = &mut value {
+                fields
+                    .entry("vocab_size")
+                    .or_insert_with(|| tokenizer.vocab_size().into());
+                fields
+                    .entry("max_position_embeddings")
+                    .or_insert_with(|| tokenizer.max_length().into());
+            }
+            let text_config =
+                ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))?;
+            (text_config, run.config_file().to_path_buf())
+        }
+    };
+    let store = models::store(config, "text_encoder", component.as_ref());
+    let model = ClipTextModel::load(&text_config, &store.root())?;
+    store.finish()?;
+    check_vocabulary(&text_config, tokenizer, &place)?;
+    Ok((model, store.parameters(), None))
+}
+
+/// A text encoder must have a row for every token and a place for every position.
+fn check_vocabulary(config: &ClipTextConfig, tokenizer: &Tokenizer, place: &Path) -> Result<()> {
+    for (field, needed, found) in [
+        ("vocab_size", tokenizer.vocab_size(), config.vocab_size),
+        (
+            "max_position_embeddings",
+            tokenizer.max_length(),
+            config.max_position_embeddings,
+        ),
+    ] {
+        if found < needed {
+            let message = format!(
+                "text encoder's {field}: expected at least {needed} for the tokenizer, found {found}"
+            );
+            return Err(Error::config(place, message));
+        }
+    }
+    Ok(())
+}
+
+/// Copies a component with its numbers as `dtype`.
+///
+/// # Errors
+/// The component is broken; the disk is full or not writable; a value does not fit into `dtype`.
+pub fn recast(from: &Path, to: &Path, dtype: FloatType) -> velatura::Result<()> {
+    let component = Component::open(from, None)?;
+    let config: Value = component.config()?;
+    let tensors = component
+        .names()
+        .filter_map(|name| component.tensor(name).map(|view| (name, view)))
+        .map(|(name, view)| {
+            Ok((
+                name.to_string(),
+                Tensor::from_vec(view.to_f32()?, &view.shape),
+            ))
+        })
+        .collect::<velatura::Result<Vec<_>>>()?;
+    save_component(to, &config, tensors, dtype)
+}
