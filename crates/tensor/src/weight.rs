@@ -151,13 +151,7 @@ fn pack_input_gradient(values: &[f32], shape: &[usize], precision: Precision) ->
         [o, i] | [o, i, 1, 1] => {
             Packed::Matrix(PackedMatrix::from_columns(values, o, i, precision))
         }
-        [o, i, k, _] => Packed::Conv(PackedConv::for_input_gradient(
-            values,
-            o,
-            i,
-            k,
-            precision,
-        )),
+        [o, i, k, _] => Packed::Conv(PackedConv::for_input_gradient(values, o, i, k, precision)),
         _ => panic!("a weight is [O, I] or [O, I, k, k], not {shape:?}"),
     }
 }

@@ -255,7 +255,11 @@ impl<'a> Weights<'a> {
                 Weight::packed(&self.store.values(&name, shape, init)?, shape, precision)
             }
             Mode::Training => {
-                let products = if self.in_f32 { Precision::F32 } else { self.store.products };
+                let products = if self.in_f32 {
+                    Precision::F32
+                } else {
+                    self.store.products
+                };
                 Weight::trainable_in(self.store.trained(&name, shape, init)?, products)
             }
         })
