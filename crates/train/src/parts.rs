@@ -151,7 +151,7 @@ pub fn recast(from: &Path, to: &Path, dtype: FloatType) -> velatura::Result<()> 
         .map(|(name, view)| {
             Ok((
                 name.to_string(),
-                Tensor::from_vec(view.to_f32()?, &view.shape),
+                Tensor::from_vec(view.to_f32()?, view.shape),
             ))
         })
         .collect::<velatura::Result<Vec<_>>>()?;
