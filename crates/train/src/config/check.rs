@@ -1,0 +1,216 @@
+//! What a config must fulfil beyond its types: each refusal names table, field, expected and found.
+
+use super::{Config, DataKind, Part};
+
+impl Config {
+    /// The first field that cannot be, in words for the person.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let ensure = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
+        let (run, data, model, optimizer) = (&self.run, &self.data, &self.model, &self.optimizer);
+        ensure(
+            run.steps > 0,
+            "[run] steps: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            (1..=4096).contains(&run.batch_size),
+            format!(
+                "[run] batch_size: expected 1 to 4096, found {}",
+                run.batch_size
+            ),
+        )?;
+        ensure(
+            run.save_every > 0,
+            "[run] save_every: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            run.log_every > 0,
+            "[run] log_every: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            run.keep > 0,
+            "[run] keep: expected at least 1, found 0".into(),
+        )?;
+
+        let side_ok = |side: usize| (8..=8192).contains(&side) && side.is_multiple_of(8);
+        ensure(
+            side_ok(data.size),
+            format!(
+                "[data] size: expected a multiple of 8 from 8 to 8192, found {}",
+                data.size
+            ),
+        )?;
+        if let Some(crop) = data.crop {
+            ensure(
+                side_ok(crop) && crop <= data.size,
+                format!(
+                    "[data] crop: expected a multiple of 8 of at most size = {}, found {crop}",
+                    data.size
+                ),
+            )?;
+            ensure(
+                model.part == Part::Vae,
+                "[data] crop: only a VAE (part = \"vae\") trains on crops".into(),
+            )?;
+        }
+        match data.kind {
+            DataKind::Folder => {
+                ensure(
+                    data.path.is_some(),
+                    "[data] path: missing; kind = \"folder\" needs the folder".into(),
+                )?;
+                ensure(
+                    data.count.is_none(),
+                    "[data] count: only kind = \"scenes\" has it".into(),
+                )?;
+                ensure(
+                    data.sprites.is_none(),
+                    "[data] sprites: only kind = \"scenes\" has it".into(),
+                )?;
+            }
+            DataKind::Scenes => {
+                ensure(
+                    data.path.is_none(),
+                    "[data] path: only kind = \"folder\" has it".into(),
+                )?;
+                ensure(
+                    data.count
+                        .is_none_or(|count| (1..=100_000_000).contains(&count)),
+                    "[data] count: expected 1 to 100 million".into(),
+                )?;
+                ensure(
+                    data.count.is_some() || model.part == Part::Vae,
+                    "[data] count: missing; part = \"unet\" draws and encodes a fixed number of scenes".into(),
+                )?;
+            }
+        }
+        ensure(
+            (0.0..=1.0).contains(&data.caption_dropout),
+            format!(
+                "[data] caption_dropout: expected 0 to 1, found {}",
+                data.caption_dropout
+            ),
+        )?;
+        ensure(
+            (1..=64).contains(&data.workers),
+            format!("[data] workers: expected 1 to 64, found {}", data.workers),
+        )?;
+
+        let needs = |present: bool, table: &str| {
+            ensure(
+                present || model.base.is_some(),
+                format!(
+                    "[{table}]: missing; without [model] base a fresh {table} needs its config"
+                ),
+            )
+        };
+        match model.part {
+            Part::Vae => {
+                needs(self.vae.is_some(), "vae")?;
+                for (table, name) in [
+                    (&self.unet, "unet"),
+                    (&self.text_encoder, "text_encoder"),
+                    (&self.scheduler, "scheduler"),
+                ] {
+                    ensure(
+                        table.is_none(),
+                        format!("[{name}]: part = \"vae\" does not use it"),
+                    )?;
+                }
+                ensure(
+                    model.vae.is_none(),
+                    "[model] vae: to go on training a VAE name it as base".into(),
+                )?;
+            }
+            Part::Unet => {
+                needs(self.unet.is_some(), "unet")?;
+                needs(self.text_encoder.is_some(), "text_encoder")?;
+                ensure(
+                    model.vae.is_some() || model.base.is_some(),
+                    "[model] vae: missing; the UNet learns the latents of a trained VAE".into(),
+                )?;
+                ensure(
+                    self.vae.is_none(),
+                    "[vae]: part = \"unet\" uses the trained VAE named by [model] vae".into(),
+                )?;
+            }
+        }
+        if model.base.is_some() {
+            for (table, name) in [
+                (&self.vae, "vae"),
+                (&self.unet, "unet"),
+                (&self.text_encoder, "text_encoder"),
+            ] {
+                ensure(
+                    table.is_none(),
+                    format!("[{name}]: the config of [model] base holds; remove the table"),
+                )?;
+            }
+        }
+
+        let positive = |value: f64, name: &str| {
+            ensure(
+                value.is_finite() && value > 0.0,
+                format!("[optimizer] {name}: expected a number above 0, found {value}"),
+            )
+        };
+        positive(optimizer.learning_rate, "learning_rate")?;
+        positive(optimizer.eps, "eps")?;
+        for beta in optimizer.betas {
+            ensure(
+                (0.0..1.0).contains(&beta),
+                format!("[optimizer] betas: expected 0 ≤ β < 1, found {beta}"),
+            )?;
+        }
+        for (value, name) in [
+            (optimizer.weight_decay, "weight_decay"),
+            (optimizer.max_grad_norm, "max_grad_norm"),
+        ] {
+            ensure(
+                value.is_finite() && value >= 0.0,
+                format!("[optimizer] {name}: expected 0 or more, found {value}"),
+            )?;
+        }
+        ensure(
+            (0.0..=1.0).contains(&optimizer.final_fraction),
+            format!(
+                "[optimizer] final_fraction: expected 0 to 1, found {}",
+                optimizer.final_fraction
+            ),
+        )?;
+        ensure(
+            (0.0..1.0).contains(&self.ema.decay),
+            format!(
+                "[ema] decay: expected 0 ≤ decay < 1, found {}",
+                self.ema.decay
+            ),
+        )?;
+        ensure(
+            self.loss.kl_weight.is_finite() && self.loss.kl_weight >= 0.0,
+            format!(
+                "[loss] kl_weight: expected 0 or more, found {}",
+                self.loss.kl_weight
+            ),
+        )?;
+        ensure(
+            self.loss
+                .min_snr_gamma
+                .is_none_or(|gamma| gamma.is_finite() && gamma > 0.0),
+            "[loss] min_snr_gamma: expected a number above 0".into(),
+        )?;
+        ensure(
+            self.sample.steps > 0,
+            "[sample] steps: expected at least 1, found 0".into(),
+        )?;
+        ensure(
+            self.sample.count <= 64 && self.sample.prompts.len() <= 64,
+            "[sample] count, prompts: expected at most 64 pictures".into(),
+        )?;
+        ensure(
+            self.sample.guidance_scale.is_finite(),
+            format!(
+                "[sample] guidance_scale: expected a number, found {}",
+                self.sample.guidance_scale
+            ),
+        )
+    }
+}
