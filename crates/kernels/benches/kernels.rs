@@ -120,13 +120,12 @@ impl Bench {
                 gemm::matmul(m, k, n, &dy, normal, &w, normal, &mut dx, false);
             },
         );
-        self.line(
-            &format!("matmul {m}x{k}x{n} weight gradient"),
-            m * k * n,
-            || {
-                gemm::matmul(n, k, m, &dy, Layout::Transposed, &x, normal, &mut dw, false);
-            },
-        );
+        for precision in [Precision::F32, Precision::Bf16] {
+            let name = format!("matmul {m}x{k}x{n} weight gradient {precision:?}");
+            self.line(&name, m * k * n, || {
+                gemm::weight_gradient((m, n, k), &dy, &x, &mut dw, precision);
+            });
+        }
     }
 
     fn conv(&self, batch: usize, side: usize, (i, o): (usize, usize), stride: usize, train: bool) {
@@ -148,37 +147,35 @@ impl Bench {
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), weight.clone());
         let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
         let work = shape.output_len() * i * 9;
-        let precisions: &[_] = if train {
-            &[Precision::F32]
-        } else {
-            &[Precision::F32, Precision::Bf16]
-        };
-        for &precision in precisions {
+        for precision in [Precision::F32, Precision::Bf16] {
             let packed = PackedConv::new(&weight, o, i, 3, precision);
             self.line(&format!("{name} forward {precision:?}"), work, || {
                 conv::forward(&shape, &x, &packed, &mut y, &Epilogue::default());
             });
-        }
-        if train {
-            let packed = PackedConv::for_input_gradient(&weight, o, i, 3, Precision::F32);
-            self.line(&format!("{name} input gradient"), work, || {
-                conv::backward_input(&shape, &dy, &packed, &mut dx);
-            });
-            self.line(&format!("{name} weight gradient"), work, || {
-                conv::backward_weight(&shape, &x, &dy, &mut dw);
-            });
+            if !train {
+                continue;
+            }
+            let packed = PackedConv::for_input_gradient(&weight, o, i, 3, precision);
             self.line(
-                &format!("{name} packing twice, as if 1 add each"),
+                &format!("{name} input gradient {precision:?}"),
+                work,
+                || {
+                    conv::backward_input(&shape, &dy, &packed, &mut dx);
+                },
+            );
+            self.line(
+                &format!("{name} weight gradient {precision:?}"),
+                work,
+                || {
+                    conv::backward_weight(&shape, &x, &dy, &mut dw, precision);
+                },
+            );
+            self.line(
+                &format!("{name} packing twice {precision:?}, as if 1 add each"),
                 2 * weight.len(),
                 || {
-                    black_box(PackedConv::new(&weight, o, i, 3, Precision::F32));
-                    black_box(PackedConv::for_input_gradient(
-                        &weight,
-                        o,
-                        i,
-                        3,
-                        Precision::F32,
-                    ));
+                    black_box(PackedConv::new(&weight, o, i, 3, precision));
+                    black_box(PackedConv::for_input_gradient(&weight, o, i, 3, precision));
                 },
             );
         }
@@ -198,10 +195,10 @@ fn main() {
         pool::set_threads(1);
     }
     println!(
-        "{}, {} threads, bf16 dot product {}",
+        "{}, {} threads, fast bf16 {}",
         isa::active(),
         pool::threads(),
-        isa::has_bf16_dot()
+        isa::has_fast_bf16()
     );
     // All in the first-level cache: the micro-kernel alone.
     bench.matmul((48, 128, 64));

@@ -28,6 +28,7 @@
 //! assert_eq!(x, [2.0, 4.0, 6.0]);
 //! ```
 
+pub(crate) mod amx;
 pub mod avx2;
 pub mod avx512;
 pub mod portable;
@@ -45,11 +46,13 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL: 16 lanes, 32 registers.
     Avx512,
+    /// AVX-512, and the matrix unit for products of bf16 numbers.
+    Amx,
 }
 
 impl Isa {
     /// All instruction sets, weakest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name that `VELATURA_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -57,6 +60,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -83,7 +87,7 @@ impl Isa {
     #[inline]
     pub(crate) fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
         assert!(
-            self == Isa::Avx512 && machine_has_bf16_dot(),
+            self >= Isa::Avx512 && machine_has_bf16_dot(),
             "no bf16 dot product in {self}"
         );
         // SAFETY: availability was asserted above.
@@ -91,6 +95,17 @@ impl Isa {
         return unsafe { avx512::run_bf16(kernel) };
         #[cfg(not(target_arch = "x86_64"))]
         self.run(kernel)
+    }
+
+    /// Whether products of bf16 numbers go to the matrix unit.
+    pub(crate) fn has_tiles(self) -> bool {
+        self == Isa::Amx
+    }
+
+    /// Whether bf16 weights make products faster, not only smaller: on the matrix unit or with a
+    /// fast dot product.
+    pub fn has_fast_bf16(self) -> bool {
+        self.has_tiles() || self.has_bf16_dot()
     }
 
     /// Whether this is AVX-512 on a CPU with a fast bf16 dot product (`vdpbf16ps`), or inside
@@ -113,7 +128,7 @@ impl Isa {
             Isa::Avx2 => unsafe { avx2::run(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: availability was asserted above.
-            Isa::Avx512 => unsafe { avx512::run(kernel) },
+            Isa::Avx512 | Isa::Amx => unsafe { avx512::run(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(portable::Vectors::new()),
         }
@@ -241,6 +256,37 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Like [`prefetch`](Simd::prefetch), into the first-level cache.
     #[inline(always)]
     fn prefetch_near(self, _address: *const f32) {}
+    /// Pairs of bf16 numbers: `low` rounded in the lower halves of the lanes' bits, `high` in the
+    /// upper ones.
+    #[inline(always)]
+    fn pairs_bf16(self, low: Self::Vector, high: Self::Vector) -> Self::Vector {
+        let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
+        self.store(&mut a, low);
+        self.store(&mut b, high);
+        for (a, &b) in a.iter_mut().zip(&b) {
+            let bits = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
+            *a = f32::from_bits(bits(*a) | bits(b) << 16);
+        }
+        self.load(&a)
+    }
+    /// Turns 32 rows of 32 bf16 numbers, one after the other at `from`, into columns: number `r` of
+    /// row `c` goes to `to[c · stride + r]`.
+    ///
+    /// # Safety
+    /// `from` is valid for reading 32 · 32 numbers, `to` for writing 32 at each of 32 strides; the two
+    /// do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_bf16(self, from: *const u16, to: *mut u16, stride: usize) {
+        for row in 0..32 {
+            for column in 0..32 {
+                // SAFETY: by this function's contract.
+                unsafe {
+                    to.add(column * stride + row)
+                        .write(from.add(row * 32 + column).read())
+                }
+            }
+        }
+    }
     /// The sum of the lanes.
     fn reduce_add(self, a: Self::Vector) -> f32;
     /// The largest lane.
@@ -291,7 +337,7 @@ thread_local! {
 }
 
 /// The instruction set in force on this thread: the one of the enclosing [`with`], else the one
-/// named by the environment's `VELATURA_ISA` (`portable`, `avx2`, `avx512`), else the machine's
+/// named by the environment's `VELATURA_ISA` (`portable`, `avx2`, `avx512`, `amx`), else the machine's
 /// best. A name that is unknown or that the machine lacks is ignored.
 pub fn active() -> Isa {
     static DEFAULT: OnceLock<Isa> = OnceLock::new();
@@ -348,9 +394,9 @@ pub(crate) fn with_forced<T>(isa: Option<Isa>, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Whether [`active`] [has the bf16 dot product](Isa::has_bf16_dot).
-pub fn has_bf16_dot() -> bool {
-    active().has_bf16_dot()
+/// Whether [`active`] [gains from bf16 weights](Isa::has_fast_bf16).
+pub fn has_fast_bf16() -> bool {
+    active().has_fast_bf16()
 }
 
 /// AMD's `vdpbf16ps` multiplies two pairs in the time of one f32 multiply-add. Intel's (measured on
@@ -368,7 +414,7 @@ fn fast_bf16_dot() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn machine_has_bf16_dot() -> bool {
-    detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+    detected() >= Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -393,6 +439,7 @@ pub fn detected() -> Isa {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         match (avx512, avx2) {
+            (true, _) if amx::is_available() => Isa::Amx,
             (true, _) => Isa::Avx512,
             (false, true) => Isa::Avx2,
             (false, false) => Isa::Portable,

@@ -17,6 +17,7 @@ pub mod scratch;
 
 mod map;
 mod math;
+mod tiles;
 
 pub mod conv;
 pub mod gemm;

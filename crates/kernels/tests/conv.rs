@@ -172,15 +172,15 @@ fn weight_gradient_equals_the_plain_loops() {
         });
         let pixels = shape.output_len() / shape.out_channels;
         for isa in isas() {
-            let mut dw = vec![f32::NAN; shape.weight_len()];
-            isa::with(isa, || conv::backward_weight(&shape, &x, &dy, &mut dw));
-            assert_close(
-                &format!("{isa} {shape:?}"),
-                &dw,
-                &want,
-                &scale,
-                bound(pixels, false),
-            );
+            for precision in [Precision::F32, Precision::Bf16] {
+                let mut dw = vec![f32::NAN; shape.weight_len()];
+                isa::with(isa, || {
+                    conv::backward_weight(&shape, &x, &dy, &mut dw, precision)
+                });
+                let bound = bound(pixels, precision == Precision::Bf16);
+                let what = format!("{isa} {precision:?} {shape:?}");
+                assert_close(&what, &dw, &want, &scale, bound);
+            }
         }
     }
 }

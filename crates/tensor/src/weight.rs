@@ -60,8 +60,9 @@ impl Weight {
         Self::trainable_in(parameter, Precision::F32)
     }
 
-    /// A weight that training changes. The parameter itself stays f32; `precision` is that of the forward product and
-    /// of the gradient with respect to the input. The gradient of the weight is an f32 product either way.
+    /// A weight that training changes. The parameter itself stays f32, and so do sums and gradients;
+    /// `precision` is that of the factors of its products, forward and backward. Without a matrix unit
+    /// the gradient of the weight is an f32 product either way.
     pub fn trainable_in(parameter: Parameter, precision: Precision) -> Self {
         Weight(Arc::new(Inner {
             shape: parameter.shape().to_vec(),
@@ -83,6 +84,14 @@ impl Weight {
         match &self.0.source {
             Source::Packed(_) => None,
             Source::Trainable { parameter, .. } => Some(parameter),
+        }
+    }
+
+    /// The number format of the products.
+    pub(crate) fn precision(&self) -> Precision {
+        match &self.0.source {
+            Source::Packed(_) => Precision::F32,
+            Source::Trainable { precision, .. } => *precision,
         }
     }
 

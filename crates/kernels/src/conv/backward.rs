@@ -4,7 +4,8 @@ use super::patches::{Patches, Run};
 use super::{ConvShape, PackedConv};
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::{Left, Right};
-use crate::gemm::{self, Epilogue, Layout};
+use crate::gemm::{self, Epilogue, Precision};
+use crate::tiles::{self, Places};
 use crate::{isa, pool, scratch};
 
 /// The gradient `dx: [B, H, W, I]` of [`forward`](super::forward)'s input from the gradient
@@ -133,9 +134,17 @@ fn input_phase(
 /// The gradient `dw: [O, I, kh, kw]` of [`forward`](super::forward)'s weight: `dw[o, i, dy, dx] =
 /// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`.
 ///
+/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit.
+///
 /// # Panics
 /// When a slice's length does not fit the shape.
-pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn backward_weight(
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    precision: Precision,
+) {
     assert_eq!(x.len(), shape.input_len(), "an input for {shape:?}");
     assert_eq!(
         dy.len(),
@@ -150,14 +159,17 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
     let (outputs, channels) = (shape.out_channels, shape.in_channels);
     let pixels = shape.batch * shape.out_height() * shape.out_width();
     if shape.is_pointwise() {
-        let (t, n) = (Layout::Transposed, Layout::Normal);
-        return gemm::matmul(outputs, channels, pixels, dy, t, x, n, dw, false);
+        return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, precision);
     }
     let taps = shape.kernel * shape.kernel;
     let columns = taps * channels;
     let patches = shape.patches(x);
     let isa = isa::active();
-    let panels = gemm::packed::panels(isa, columns);
+    if precision == Precision::Bf16 && isa.has_tiles() {
+        let places = Places::patches(&patches, shape.batch);
+        return tiles::weight_gradient(&places, outputs, dy, dw);
+    }
+    let panels = gemm::packed::panels(isa, columns, Precision::F32);
     scratch::with(outputs * columns, |by_tap| {
         let (left, right) = (Left::Columns(dy), Right::Patches(&patches));
         gemm::multiply(isa, outputs, pixels, left, right, panels, by_tap, false);

@@ -7,6 +7,7 @@ use super::tile::{self, Block, Store};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::pool::{self, SharedMut};
 use crate::scratch;
+use crate::tiles;
 
 /// Steps of the sum per pass over a panel: 128 steps × 64 columns × 4 bytes = 32 KiB, two thirds of
 /// the first-level cache; a step is one f32 or a pair of bf16.
@@ -68,6 +69,9 @@ impl Product<'_> {
     pub fn run(&self, isa: Isa, out: &mut [f32]) {
         let n = self.panels.n;
         if self.m == 0 || n == 0 {
+            return;
+        }
+        if isa.has_tiles() && tiles::run(self, out) {
             return;
         }
         let plan = self.plan();

@@ -17,6 +17,7 @@ pub use packed::PackedMatrix;
 use crate::isa;
 use crate::pool;
 use crate::scratch;
+use crate::tiles::{self, Places};
 use driver::{OutRows, Product, Segment};
 use operands::{Left, Right};
 use panels::{PackRow, PackSource, Panels};
@@ -26,8 +27,9 @@ use panels::{PackRow, PackSource, Panels};
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// bfloat16 weights. Where the CPU has the bf16 dot product, activations are rounded to bf16 too
-    /// on their way in; elsewhere they stay f32 and the weights are widened. Sums are f32 always.
+    /// bfloat16 weights. Where the CPU has a matrix unit or a bf16 dot product, activations are rounded
+    /// to bf16 too on their way in; elsewhere they stay f32 and the weights are widened. Sums are f32
+    /// always.
     Bf16,
 }
 
@@ -112,7 +114,7 @@ pub fn matmul(
     assert_eq!(b.len(), k * n, "a right-hand matrix of {k} × {n}");
     assert_eq!(out.len(), m * n, "an output of shape [{m}, {n}]");
     let isa = isa::active();
-    let panels = packed::panels(isa, n);
+    let panels = packed::panels(isa, n, Precision::F32);
     let left = match a_layout {
         Layout::Normal => Left::Rows(a),
         Layout::Transposed => Left::Columns(a),
@@ -165,6 +167,28 @@ pub fn matmul(
     } else {
         multiply(isa, m, k, left, right, panels, out, accumulate);
     }
+}
+
+/// The gradient `dw: [o, i]` of a linear layer's weight, `dy: [m, o]` transposed times `x: [m, i]`.
+/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit.
+///
+/// # Panics
+/// When a slice's length does not fit the shapes.
+pub fn weight_gradient(
+    (m, o, i): (usize, usize, usize),
+    dy: &[f32],
+    x: &[f32],
+    dw: &mut [f32],
+    precision: Precision,
+) {
+    if precision == Precision::Bf16 && isa::active().has_tiles() {
+        assert_eq!(dy.len(), m * o, "an output gradient of shape [{m}, {o}]");
+        assert_eq!(x.len(), m * i, "an input of shape [{m}, {i}]");
+        assert_eq!(dw.len(), o * i, "a weight gradient of shape [{o}, {i}]");
+        return tiles::weight_gradient(&Places::rows(x, m, i), o, dy, dw);
+    }
+    let (t, n) = (Layout::Transposed, Layout::Normal);
+    matmul(o, i, m, dy, t, x, n, dw, false);
 }
 
 /// Sums of at least this many terms may be cut into slabs.

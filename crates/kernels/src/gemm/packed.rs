@@ -3,7 +3,7 @@
 use super::Precision;
 use super::operands::Right;
 use super::panels::{PackRow, PackSource, Panels, pack_bf16, pack_f32};
-use crate::isa::{self, Isa, Kernel, Simd};
+use crate::isa::{self, Isa, Kernel, Simd, amx};
 use crate::scratch::Buffer;
 
 /// The right-hand matrix `[k, n]` of a product, packed once into the layout that the micro-kernel
@@ -21,7 +21,7 @@ pub struct PackedMatrix {
 }
 
 /// The panels of `n` columns for `isa`.
-pub(crate) fn panels(isa: Isa, n: usize) -> Panels {
+pub(crate) fn panels(isa: Isa, n: usize, precision: Precision) -> Panels {
     struct Cut(usize);
     impl Kernel for Cut {
         type Output = Panels;
@@ -30,8 +30,14 @@ pub(crate) fn panels(isa: Isa, n: usize) -> Panels {
             Panels::new(self.0, S::LANES, S::TILE_VECTORS)
         }
     }
-    isa.run(Cut(n))
+    match precision {
+        Precision::Bf16 if isa.has_tiles() => Panels::new(n, amx::TILE, amx::BLOCK / amx::TILE),
+        _ => isa.run(Cut(n)),
+    }
 }
+
+/// Numbers past the end of packed bf16 weights: whole steps of the matrix unit may read so far.
+const PAST_END: usize = amx::DEPTH / 2 * amx::BLOCK;
 
 impl PackedMatrix {
     /// Packs `weight: [n, k]`, as `nn.Linear` stores it.
@@ -81,7 +87,7 @@ impl PackedMatrix {
         from: &PackSource<F>,
     ) -> Self {
         let isa = isa::active();
-        let (k, panels) = (from.k, panels(isa, n));
+        let (k, panels) = (from.k, panels(isa, n, precision));
         let buffer = match precision {
             Precision::F32 => {
                 let mut buffer = Buffer::zeroed(k * panels.padded());
@@ -89,8 +95,9 @@ impl PackedMatrix {
                 buffer
             }
             Precision::Bf16 => {
-                let mut buffer = Buffer::zeroed(k.div_ceil(2) * panels.padded());
-                pack_bf16(&panels, from, buffer.as_u16_mut());
+                let len = k.div_ceil(2) * panels.padded();
+                let mut buffer = Buffer::zeroed(len + PAST_END);
+                pack_bf16(&panels, from, &mut buffer.as_u16_mut()[..2 * len]);
                 buffer
             }
         };

@@ -43,6 +43,52 @@ pub unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Vectors::<true>::new() })
 }
 
+/// `i` in both halves of each lane `i`.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn ramp() -> __m512i {
+    _mm512_mullo_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        _mm512_set1_epi32(0x0001_0001),
+    )
+}
+
+/// The columns of sixteen rows of sixteen lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut columns = rows;
+    let mut twos = rows;
+    for i in 0..8 {
+        twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    // Quarter q of `fours[4 i + j]` has column 4 q + j of rows 4 i to 4 i + 3.
+    let mut fours = rows;
+    for i in (0..16).step_by(4) {
+        fours[i] = _mm512_unpacklo_epi64(twos[i], twos[i + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(twos[i], twos[i + 2]);
+        fours[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
+        fours[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
+    }
+    const EVEN: i32 = 0b10_00_10_00;
+    const ODD: i32 = 0b11_01_11_01;
+    for j in 0..4 {
+        let even = [
+            _mm512_shuffle_i32x4::<EVEN>(fours[j], fours[4 + j]),
+            _mm512_shuffle_i32x4::<EVEN>(fours[8 + j], fours[12 + j]),
+        ];
+        let odd = [
+            _mm512_shuffle_i32x4::<ODD>(fours[j], fours[4 + j]),
+            _mm512_shuffle_i32x4::<ODD>(fours[8 + j], fours[12 + j]),
+        ];
+        columns[j] = _mm512_shuffle_i32x4::<EVEN>(even[0], even[1]);
+        columns[4 + j] = _mm512_shuffle_i32x4::<EVEN>(odd[0], odd[1]);
+        columns[8 + j] = _mm512_shuffle_i32x4::<ODD>(even[0], even[1]);
+        columns[12 + j] = _mm512_shuffle_i32x4::<ODD>(odd[0], odd[1]);
+    }
+    columns
+}
+
 /// Ones for the first `count` lanes.
 #[inline(always)]
 fn mask(count: usize) -> __mmask16 {
@@ -98,6 +144,46 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
                 _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_add_epi32(bits, up)))
             };
             _mm256_storeu_si256(to.cast(), rounded);
+        }
+    }
+    #[inline(always)]
+    fn pairs_bf16(self, low: __m512, high: __m512) -> __m512 {
+        unsafe {
+            if BF16 {
+                // Lane i of the lower half beside lane i of the upper one.
+                let order = _mm512_add_epi16(ramp(), _mm512_set1_epi32(16 << 16));
+                let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both))
+            } else {
+                let round = |x: __m512| {
+                    let bits = _mm512_castps_si512(x);
+                    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                    let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                    _mm512_add_epi32(bits, up)
+                };
+                let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                let low = _mm512_srli_epi32::<16>(round(low));
+                let high = _mm512_and_si512(round(high), upper);
+                _mm512_castsi512_ps(_mm512_or_si512(low, high))
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose_bf16(self, from: *const u16, to: *mut u16, stride: usize) {
+        unsafe {
+            let order = _mm512_add_epi16(ramp(), _mm512_set1_epi32(32 << 16));
+            for half in 0..2 {
+                // Columns 0 to 15, then 16 to 31: lane c has column c of two rows.
+                let order = _mm512_add_epi16(order, _mm512_set1_epi16(16 * half as i16));
+                let mut pairs = [_mm512_setzero_si512(); 16];
+                for (p, pair) in pairs.iter_mut().enumerate() {
+                    let row = |r: usize| _mm512_loadu_si512(from.add(32 * r).cast());
+                    *pair = _mm512_permutex2var_epi16(row(2 * p), order, row(2 * p + 1));
+                }
+                for (c, column) in transpose(pairs).into_iter().enumerate() {
+                    _mm512_storeu_si512(to.add((16 * half + c) * stride).cast(), column);
+                }
+            }
         }
     }
     #[inline(always)]

@@ -77,7 +77,8 @@ impl Tensor {
             });
             gradients.add(&w_node, || {
                 Tensor::output(weight.shape(), |dw| {
-                    conv::backward_weight(&shape, x.as_slice(), dy.as_slice(), dw)
+                    let (x, dy) = (x.as_slice(), dy.as_slice());
+                    conv::backward_weight(&shape, x, dy, dw, weight.precision())
                 })
             });
             gradients.add(&bias_node, || bias_gradient(dy, rows, out_channels));

@@ -3,7 +3,7 @@
 use crate::weight::Packed;
 use crate::{Parameter, Tensor, Weight};
 use velatura_kernels::elementwise::sum_rows;
-use velatura_kernels::gemm::{Epilogue, Layout, PackedMatrix, matmul, matmul_packed};
+use velatura_kernels::gemm::{Epilogue, PackedMatrix, matmul_packed, weight_gradient};
 
 impl Tensor {
     /// x `[…, I]` · Wᵀ + bias with W `[O, I]` (or `[O, I, 1, 1]`): `[…, O]`.
@@ -53,17 +53,8 @@ impl Tensor {
             gradients.add(&w_node, || {
                 Tensor::output(weight.shape(), |dw| {
                     let (dy, x) = (dy.as_slice(), x.as_slice());
-                    matmul(
-                        outputs,
-                        inputs,
-                        rows,
-                        dy,
-                        Layout::Transposed,
-                        x,
-                        Layout::Normal,
-                        dw,
-                        false,
-                    );
+                    let shape = (rows, outputs, inputs);
+                    weight_gradient(shape, dy, x, dw, weight.precision());
                 })
             });
             gradients.add(&bias_node, || bias_gradient(dy, rows, outputs));
