@@ -48,7 +48,7 @@ impl PrecisionChoice {
         match self {
             PrecisionChoice::F32 => Precision::F32,
             PrecisionChoice::Bf16 => Precision::Bf16,
-            PrecisionChoice::Auto if isa::has_bf16_dot() => Precision::Bf16,
+            PrecisionChoice::Auto if isa::has_fast_bf16() => Precision::Bf16,
             PrecisionChoice::Auto => Precision::F32,
         }
     }
