@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use velatura_kernels::activation::{self, Activation};
 use velatura_kernels::attention::{self, AttentionShape};
+use velatura_kernels::gemm::Precision;
 use velatura_kernels::isa::{self, Kernel, Simd};
 use velatura_kernels::norm::{self, GroupNormShape};
 use velatura_kernels::{elementwise, pool};
@@ -86,7 +87,18 @@ impl Bench {
         }
     }
 
-    fn attention(&self, [batch, heads, queries, keys, head_dim]: [usize; 5], train: bool) {
+    fn attention(&self, sizes: [usize; 5], train: bool) {
+        for precision in [Precision::F32, Precision::Bf16] {
+            self.attention_in(precision, sizes, train);
+        }
+    }
+
+    fn attention_in(
+        &self,
+        precision: Precision,
+        [batch, heads, queries, keys, head_dim]: [usize; 5],
+        train: bool,
+    ) {
         let shape = AttentionShape {
             batch,
             heads,
@@ -94,6 +106,7 @@ impl Bench {
             keys,
             head_dim,
             causal: false,
+            precision,
         };
         let width = heads * head_dim;
         let (q, dout) = (
@@ -106,7 +119,8 @@ impl Bench {
         );
         let (mut out, mut lse) = (q.clone(), vec![0.0; batch * heads * queries]);
         let work = (batch * heads * queries * keys * head_dim) as f64;
-        let name = format!("attention {batch}x{heads} heads {queries}x{keys} d {head_dim}");
+        let name =
+            format!("attention {batch}x{heads} heads {queries}x{keys} d {head_dim} {precision:?}");
         self.products(&format!("{name} forward"), 4.0 * work, || {
             attention::forward(&shape, &q, &k, &v, &mut out, Some(&mut lse));
         });

@@ -269,20 +269,24 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         self.load(&a)
     }
-    /// Turns 32 rows of 32 bf16 numbers, one after the other at `from`, into columns: number `r` of
-    /// row `c` goes to `to[c · stride + r]`.
+    /// Turns 32 rows of 32 bf16 numbers into columns: number `c` of the row at `from + r · stride` goes to
+    /// `to[c · to_stride + r]`.
     ///
     /// # Safety
-    /// `from` is valid for reading 32 · 32 numbers, `to` for writing 32 at each of 32 strides; the two
-    /// do not overlap.
+    /// `from` is valid for reading 32 numbers at each of 32 strides, `to` for writing as many at its own;
+    /// the two do not overlap.
     #[inline(always)]
-    unsafe fn transpose_bf16(self, from: *const u16, to: *mut u16, stride: usize) {
+    unsafe fn transpose_bf16(
+        self,
+        (from, stride): (*const u16, usize),
+        (to, to_stride): (*mut u16, usize),
+    ) {
         for row in 0..32 {
             for column in 0..32 {
                 // SAFETY: by this function's contract.
                 unsafe {
-                    to.add(column * stride + row)
-                        .write(from.add(row * 32 + column).read())
+                    let number = from.add(row * stride + column).read();
+                    to.add(column * to_stride + row).write(number);
                 }
             }
         }

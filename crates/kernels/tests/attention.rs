@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use velatura_kernels::attention::{self, AttentionShape};
+use velatura_kernels::gemm::Precision;
 use velatura_kernels::{isa, pool, reference};
 
 const UNIT: f64 = f32::EPSILON as f64 / 2.0;
@@ -17,6 +18,7 @@ fn shape(sizes: [usize; 5], causal: bool) -> AttentionShape {
         keys,
         head_dim,
         causal,
+        precision: Precision::F32,
     }
 }
 
@@ -96,7 +98,9 @@ fn exact(s: &AttentionShape, case: &Case) -> Exact {
     e
 }
 
-fn check_close(what: &str, got: &[f32], want: &[f64], relative: f64) {
+/// `unit`: the rounding of numbers near 1, which is all that is left where a result vanishes (gradients of
+/// scores, where there is one key).
+fn check_close(what: &str, got: &[f32], want: &[f64], relative: f64, unit: f64) {
     let square = |x: f64| x * x;
     let difference: f64 = got
         .iter()
@@ -105,8 +109,7 @@ fn check_close(what: &str, got: &[f32], want: &[f64], relative: f64) {
         .sum();
     let norm: f64 = want.iter().map(|&w| square(w)).sum();
     let error = difference.sqrt();
-    // Gradients of scores vanish where there is one key: then only rounding of terms near 1 is left.
-    let slack = relative * norm.sqrt() + UNIT * 10.0 * (want.len() as f64).sqrt();
+    let slack = relative * norm.sqrt() + unit * (want.len() as f64).sqrt();
     assert!(
         error <= slack,
         "{what}: off by {error:e}, norm {:e}",
@@ -114,14 +117,32 @@ fn check_close(what: &str, got: &[f32], want: &[f64], relative: f64) {
     );
 }
 
+/// How far rounding may take the results, relative to their norm: a score is a sum of head_dim products, and
+/// its absolute error is a probability's relative one.
+fn tolerance(s: &AttentionShape) -> f64 {
+    let d = s.head_dim as f64;
+    match s.precision {
+        Precision::F32 => UNIT * (20.0 + 4.0 * d),
+        // Two factors rounded to eight bits; the roundings of a sum's many terms average out.
+        Precision::Bf16 => 3.0 / 512.0,
+    }
+}
+
 #[test]
 fn matches_the_plain_loops() {
     for s in shapes() {
         let case = Case::new(&s, 1.5);
         let want = exact(&s, &case);
-        // A score is a sum of head_dim products; its absolute error is a probability's relative one.
-        let relative = UNIT * (20.0 + 4.0 * s.head_dim as f64);
-        for isa in isas() {
+        for (isa, precision) in isas()
+            .into_iter()
+            .flat_map(|isa| [Precision::F32, Precision::Bf16].map(|precision| (isa, precision)))
+        {
+            let s = AttentionShape { precision, ..s };
+            let relative = tolerance(&s);
+            let unit = match precision {
+                Precision::F32 => 10.0 * UNIT,
+                Precision::Bf16 => 1.0 / 512.0,
+            };
             isa::with(isa, || {
                 let what = |name: &str| format!("{isa}, {s:?}: {name}");
                 let [q, k, v, dout] =
@@ -130,11 +151,11 @@ fn matches_the_plain_loops() {
                 let mut out = Misaligned::new(&vec![f32::NAN; q.len()], 3);
                 let mut lse = vec![f32::NAN; want.lse.len()];
                 attention::forward(&s, q, k, v, out.get_mut(), None);
-                check_close(&what("out"), out.get(), &want.out, relative);
+                check_close(&what("out"), out.get(), &want.out, relative, unit);
                 let before = out.get().to_vec();
                 attention::forward(&s, q, k, v, out.get_mut(), Some(&mut lse));
                 assert_eq!(out.get(), before);
-                check_close(&what("lse"), &lse, &want.lse, relative);
+                check_close(&what("lse"), &lse, &want.lse, relative, unit);
                 let [mut dq, mut dk, mut dv] =
                     [q.len(), k.len(), v.len()].map(|len| Misaligned::new(&vec![f32::NAN; len], 5));
                 attention::backward(
@@ -149,9 +170,9 @@ fn matches_the_plain_loops() {
                     dk.get_mut(),
                     dv.get_mut(),
                 );
-                check_close(&what("dq"), dq.get(), &want.dq, 4.0 * relative);
-                check_close(&what("dk"), dk.get(), &want.dk, 4.0 * relative);
-                check_close(&what("dv"), dv.get(), &want.dv, 4.0 * relative);
+                check_close(&what("dq"), dq.get(), &want.dq, 4.0 * relative, unit);
+                check_close(&what("dk"), dk.get(), &want.dk, 4.0 * relative, unit);
+                check_close(&what("dv"), dv.get(), &want.dv, 4.0 * relative, unit);
             });
         }
     }
@@ -194,9 +215,27 @@ fn gradients_are_those_of_the_forward_pass() {
             reference::attention::forward(&s, q, k, v, &mut out, None);
             out.iter().zip(&dout).map(|(out, dout)| out * dout).sum()
         };
-        check_close("dq", &dq, &numeric(&q, |q| loss(q, &k, &v)), 100.0 * UNIT);
-        check_close("dk", &dk, &numeric(&k, |k| loss(&q, k, &v)), 100.0 * UNIT);
-        check_close("dv", &dv, &numeric(&v, |v| loss(&q, &k, v)), 100.0 * UNIT);
+        check_close(
+            "dq",
+            &dq,
+            &numeric(&q, |q| loss(q, &k, &v)),
+            100.0 * UNIT,
+            10.0 * UNIT,
+        );
+        check_close(
+            "dk",
+            &dk,
+            &numeric(&k, |k| loss(&q, k, &v)),
+            100.0 * UNIT,
+            10.0 * UNIT,
+        );
+        check_close(
+            "dv",
+            &dv,
+            &numeric(&v, |v| loss(&q, &k, v)),
+            100.0 * UNIT,
+            10.0 * UNIT,
+        );
     }
 }
 

@@ -88,9 +88,12 @@ impl Weight {
     }
 
     /// The number format of the products.
-    pub(crate) fn precision(&self) -> Precision {
+    pub fn precision(&self) -> Precision {
         match &self.0.source {
-            Source::Packed(_) => Precision::F32,
+            Source::Packed(packed) => match &**packed {
+                Packed::Matrix(matrix) => matrix.precision(),
+                Packed::Conv(conv) => conv.precision(),
+            },
             Source::Trainable { precision, .. } => *precision,
         }
     }

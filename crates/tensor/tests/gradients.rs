@@ -4,7 +4,7 @@
 //! hands the right tensors to the right kernels. So a directional derivative is compared: with a
 //! random direction d, (f(x + h·d) − f(x − h·d)) / 2h against ⟨∇f, d⟩.
 
-use velatura_tensor::{Activation, Padding, Parameter, Tensor, Weight, tape};
+use velatura_tensor::{Activation, Padding, Parameter, Precision, Tensor, Weight, tape};
 
 /// Numbers in (−1, 1) from a linear congruential generator (Knuth's MMIX constants).
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -166,11 +166,11 @@ fn attention() {
         parameter(&[2, 7, 6], 16),
     );
     check(&[&q, &k, &v], || {
-        q.value().attention(&k.value(), &v.value(), 2, false)
+        q.value().attention(&k.value(), &v.value(), 2, false, Precision::F32)
     });
     let (k, v) = (parameter(&[2, 5, 6], 17), parameter(&[2, 5, 6], 18));
     check(&[&q, &k, &v], || {
-        q.value().attention(&k.value(), &v.value(), 3, true)
+        q.value().attention(&k.value(), &v.value(), 3, true, Precision::F32)
     });
 }
 

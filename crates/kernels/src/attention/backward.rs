@@ -2,6 +2,7 @@
 
 use super::AttentionShape;
 use super::strip::{Strip, multiples, skew, skewed};
+use super::tiled;
 use crate::gemm::tile::{Block, F32, LeftView, Store};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::for_each_piece;
@@ -52,6 +53,9 @@ pub fn backward(
     dv.fill(0.0);
     if q.is_empty() {
         return;
+    }
+    if shape.tiled() {
+        return tiled::backward(shape, [q, k, v], out, lse, dout, [dq, dk, dv]);
     }
     let isa = isa::active();
     let [dq, dk, dv] = [dq, dk, dv].map(SharedMut::new);

@@ -2,6 +2,7 @@
 
 use super::AttentionShape;
 use super::strip::{Strip, multiples, skew, skewed};
+use super::tiled;
 use crate::isa::{self, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
@@ -46,6 +47,9 @@ pub fn forward(
     }
     if q.is_empty() {
         return;
+    }
+    if shape.tiled() {
+        return tiled::forward(shape, q, k, v, out, lse);
     }
     let (isa, out, lse) = (isa::active(), SharedMut::new(out), lse.map(SharedMut::new));
     // Some 4 MFLOP per task, tens of microseconds, in strips of 64 queries.

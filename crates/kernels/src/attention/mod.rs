@@ -4,16 +4,21 @@
 //! lane by lane and nothing is padded to the head size: `Sᵀ = K·Qᵀ`, `Oᵀ = Vᵀ·Pᵀ`, with a running
 //! maximum and sum over blocks of keys (Milakov & Gimelshein, "Online normalizer calculation for
 //! softmax", 2018; Dao et al., "FlashAttention", 2022). The backward pass computes the
-//! probabilities again from the stored log-sum-exp.
+//! probabilities again from the stored log-sum-exp. With a matrix unit, bf16 products go there
+//! (`tiled`).
 
 mod backward;
 mod forward;
 mod strip;
+mod tiled;
 
 pub use backward::backward;
 pub use forward::forward;
 
-/// Sizes of an attention. Queries, keys and values are `[batch, positions, heads · head_dim]`; the
+use crate::gemm::Precision;
+use crate::isa;
+
+/// Sizes of an attention, and how it is computed. Queries, keys and values are `[batch, positions, heads · head_dim]`; the
 /// scores are scaled by `1/√head_dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -29,6 +34,9 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Whether query `i` sees the keys up to `i` only.
     pub causal: bool,
+    /// The number format of the products' factors. [`Precision::Bf16`] counts where the CPU has a
+    /// matrix unit; elsewhere they stay f32. Softmax and sums are f32 always.
+    pub precision: Precision,
 }
 
 impl AttentionShape {
@@ -57,6 +65,10 @@ impl AttentionShape {
         } else {
             self.keys
         }
+    }
+
+    fn tiled(&self) -> bool {
+        self.precision == Precision::Bf16 && isa::active().has_tiles()
     }
 
     fn scale(&self) -> f32 {

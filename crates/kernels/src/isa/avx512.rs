@@ -169,7 +169,11 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
         }
     }
     #[inline(always)]
-    unsafe fn transpose_bf16(self, from: *const u16, to: *mut u16, stride: usize) {
+    unsafe fn transpose_bf16(
+        self,
+        (from, stride): (*const u16, usize),
+        (to, to_stride): (*mut u16, usize),
+    ) {
         unsafe {
             let order = _mm512_add_epi16(ramp(), _mm512_set1_epi32(32 << 16));
             for half in 0..2 {
@@ -177,11 +181,11 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
                 let order = _mm512_add_epi16(order, _mm512_set1_epi16(16 * half as i16));
                 let mut pairs = [_mm512_setzero_si512(); 16];
                 for (p, pair) in pairs.iter_mut().enumerate() {
-                    let row = |r: usize| _mm512_loadu_si512(from.add(32 * r).cast());
+                    let row = |r: usize| _mm512_loadu_si512(from.add(stride * r).cast());
                     *pair = _mm512_permutex2var_epi16(row(2 * p), order, row(2 * p + 1));
                 }
                 for (c, column) in transpose(pairs).into_iter().enumerate() {
-                    _mm512_storeu_si512(to.add((16 * half + c) * stride).cast(), column);
+                    _mm512_storeu_si512(to.add((16 * half + c) * to_stride).cast(), column);
                 }
             }
         }

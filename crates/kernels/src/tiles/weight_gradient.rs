@@ -198,7 +198,10 @@ impl Kernel for Task<'_> {
                         .write_bytes(0, (stride - real) * CHANNELS);
                     for pixel in (0..stride).step_by(DEPTH) {
                         let to = turned.add(phase * stride * CHANNELS + pixel);
-                        simd.transpose_bf16(written.add(pixel * CHANNELS), to, stride);
+                        simd.transpose_bf16(
+                            (written.add(pixel * CHANNELS), CHANNELS),
+                            (to, stride),
+                        );
                     }
                 }
             }

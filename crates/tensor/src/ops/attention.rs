@@ -1,18 +1,25 @@
 //! Multi-head attention without the matrix of scores in memory.
 
-use crate::Tensor;
 use crate::tape::is_recording;
+use crate::{Precision, Tensor};
 use velatura_kernels::attention::{self, AttentionShape};
 
 impl Tensor {
     /// softmax(q·kᵀ / √D)·v for each head (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
     ///
     /// q: `[B, Sq, heads·D]`, k and v: `[B, Sk, heads·D]`; the result has q's shape. With `causal`,
-    /// place i sees places 0..=i only.
+    /// place i sees places 0..=i only. `precision` is that of the products' factors.
     ///
     /// # Panics
     /// When the shapes don't fit each other or the channels don't divide into heads.
-    pub fn attention(&self, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Tensor {
+    pub fn attention(
+        &self,
+        k: &Tensor,
+        v: &Tensor,
+        heads: usize,
+        causal: bool,
+        precision: Precision,
+    ) -> Tensor {
         let (&[batch, queries, channels], &[k_batch, keys, k_channels]) = (self.shape(), k.shape())
         else {
             panic!(
@@ -38,6 +45,7 @@ impl Tensor {
             keys,
             head_dim: channels / heads,
             causal,
+            precision,
         };
         // The backward pass rebuilds the scores from their row-wise log-sum-exp.
         let mut lse = is_recording(&[self, k, v]).then(|| vec![0.0; batch * heads * queries]);

@@ -86,7 +86,10 @@ impl Attention {
             self.k.forward(context),
             self.v.forward(context),
         );
-        let mixed = watch(&self.path, q.attention(&k, &v, self.heads, self.causal));
+        let mixed = watch(
+            &self.path,
+            q.attention(&k, &v, self.heads, self.causal, self.q.precision()),
+        );
         self.out.forward(&mixed)
     }
 }

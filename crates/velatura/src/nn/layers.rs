@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use velatura_tensor::{Padding, Parameter, Tensor, Weight};
+use velatura_tensor::{Padding, Parameter, Precision, Tensor, Weight};
 
 use super::watch;
 use crate::Result;
@@ -31,6 +31,11 @@ impl Linear {
     /// With a bias; a fresh layer has normal weights of deviation `std` and biases of zero, as CLIP's have.
     pub fn normal(w: &Weights, inputs: usize, outputs: usize, std: f32) -> Result<Self> {
         Self::with(w, inputs, outputs, Init::Normal(std), Some(Init::Zeros))
+    }
+
+    /// The number format of its products.
+    pub fn precision(&self) -> Precision {
+        self.weight.precision()
     }
 
     fn with(
