@@ -1,4 +1,4 @@
-//! A band of a picture as bf16 rows, laid out so that every tap of a kernel is a shift.
+//! A band of pictures as bf16 rows, laid out so that every tap of a kernel is a shift.
 
 use crate::conv::patches::{Patches, Run};
 use crate::isa::Simd;
@@ -76,6 +76,10 @@ impl<'a> Places<'a> {
 
 /// Where things stand in the scratch memory of a band.
 ///
+/// The pictures of a batch stand one below the other, as one tall picture, with as many rows between
+/// their grids as a kernel's taps reach on; a band is any range of the tall picture's rows. So small
+/// pictures share a band, and weights are read once for all of them.
+///
 /// With a stride, pixels that are a stride apart must be neighbours: the band is split into phases,
 /// one per rest of row and column that a tap asks for, each a picture of its own.
 pub(crate) struct Layout {
@@ -87,8 +91,11 @@ pub(crate) struct Layout {
     phases: Vec<(usize, usize)>,
     /// Channels kept, zeros included.
     pub channels: usize,
-    /// Rows of a band's picture: one more than its rows of places for each row of shift.
+    /// Rows that a band has beyond its rows of places, and that stand between two pictures' grids: the
+    /// largest shift.
     pub extra_rows: usize,
+    /// Rows from one picture's grid to the next one's.
+    pitch: usize,
     /// Pixels of a line.
     pub width: usize,
     /// Per tap of the kernel its phase and its shift in pixels.
@@ -129,8 +136,41 @@ impl Layout {
             phases,
             channels: channels.next_multiple_of(DEPTH),
             extra_rows,
+            pitch: places.grid_height + extra_rows,
             width,
         }
+    }
+
+    /// Rows of places of the tall picture.
+    pub fn tall_rows(&self, places: &Places) -> usize {
+        (places.batch * self.pitch).saturating_sub(self.extra_rows)
+    }
+
+    /// The places of the grids, counted through all pictures, at the pixels from `pixel` on of the band that
+    /// starts at row `row`; `None` between the grids.
+    #[inline(always)]
+    pub fn places_at(
+        &self,
+        places: &Places,
+        row: usize,
+        pixel: usize,
+    ) -> impl Iterator<Item = Option<usize>> {
+        let (batch, height) = (places.batch, places.grid_height);
+        let (grid_width, width, pitch) = (places.grid_width, self.width, self.pitch);
+        let (row, mut column) = (row + pixel / width, pixel % width);
+        let (mut picture, mut i) = (row / pitch, row % pitch);
+        std::iter::repeat_with(move || {
+            let inside = picture < batch && i < height && column < grid_width;
+            let place = inside.then(|| (picture * height + i) * grid_width + column);
+            column += 1;
+            if column == width {
+                (column, i) = (0, i + 1);
+                if i == pitch {
+                    (i, picture) = (0, picture + 1);
+                }
+            }
+            place
+        })
     }
 
     /// Pixels of one phase's picture of a band of `rows` rows of places, with room for tiles that
@@ -163,7 +203,7 @@ impl Layout {
         self.taps.iter().copied()
     }
 
-    /// Writes all channels of the band of `rows` rows of places from row `row` of a picture's grid on.
+    /// Writes all channels of the band of `rows` rows of places from row `row` on.
     /// The room at the end of each phase is left as it is.
     ///
     /// # Safety
@@ -173,7 +213,6 @@ impl Layout {
         &self,
         simd: S,
         places: &Places,
-        picture: usize,
         (row, rows): (usize, usize),
         to: *mut u16,
     ) {
@@ -181,7 +220,7 @@ impl Layout {
             // SAFETY: each phase has its pixels.
             unsafe {
                 let to = to.add(phase * self.pixels(rows) * self.channels);
-                self.write_phase(simd, places, phase, picture, (row, rows), 0, to);
+                self.write_phase(simd, places, phase, (row, rows), 0, to);
             }
         }
     }
@@ -192,13 +231,11 @@ impl Layout {
     /// # Safety
     /// `to` is valid for writing `pixels(rows) · channels` numbers.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     pub unsafe fn write_phase<S: Simd>(
         &self,
         simd: S,
         places: &Places,
         phase: usize,
-        picture: usize,
         (row, rows): (usize, usize),
         first: usize,
         to: *mut u16,
@@ -210,12 +247,13 @@ impl Layout {
         let (phase_row, phase_column) = self.phases[phase];
         let left = self.left + phase_column as isize;
         for i in 0..rows + self.extra_rows {
-            let y = ((row + i) * self.stride + phase_row) as isize + self.top;
+            let (picture, y) = ((row + i) / self.pitch, (row + i) % self.pitch);
+            let y = (y * self.stride + phase_row) as isize + self.top;
             // SAFETY (of this block): the line lies in the phase's pixels, and what is written to it
             // adds up to its length.
             unsafe {
                 let line = to.add(i * line_len);
-                if y < 0 || y as usize >= places.height {
+                if picture >= places.batch || y < 0 || y as usize >= places.height {
                     line.write_bytes(0, line_len);
                     continue;
                 }

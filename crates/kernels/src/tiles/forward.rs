@@ -83,24 +83,22 @@ impl Forward<'_> {
             true => pool::threads(),
             false => 1,
         };
-        let rows = self.band_rows(threads);
-        let bands = self.places.grid_height.div_ceil(rows);
-        let rows = self.places.grid_height.div_ceil(bands);
-        let blocks = self.places.batch * bands;
+        let all_rows = self.layout.tall_rows(&self.places);
+        let bands = all_rows.div_ceil(self.band_rows(all_rows, threads));
+        let rows = all_rows.div_ceil(bands);
+        let bands = all_rows.div_ceil(rows);
         // Few bands: the columns are shared out too.
         let shares = match threads {
             1 => 1,
-            _ if blocks >= 4 * threads => 1,
-            _ => (4 * threads).div_ceil(blocks).min(panels.count),
+            _ if bands >= 4 * threads => 1,
+            _ => (4 * threads).div_ceil(bands).min(panels.count),
         };
         let task = |index: usize| {
-            let (share, block) = (index / blocks, index % blocks);
-            let row = block % bands * rows;
+            let (share, band) = (index / bands, index % bands);
             Isa::Amx.run_bf16(Task {
                 forward: self,
-                picture: block / bands,
-                row,
-                rows: rows.min(self.places.grid_height.saturating_sub(row)),
+                row: band * rows,
+                rows: rows.min(all_rows - band * rows),
                 panels: (
                     share * panels.count / shares,
                     (share + 1) * panels.count / shares,
@@ -108,33 +106,28 @@ impl Forward<'_> {
             });
         };
         if threads > 1 {
-            pool::parallel_for(blocks * shares, task);
+            pool::parallel_for(bands * shares, task);
         } else {
-            (0..blocks * shares).for_each(task);
+            (0..bands * shares).for_each(task);
         }
     }
 
-    /// Rows of places per task: what fits, in few whole blocks, and enough tasks for all threads.
-    fn band_rows(&self, threads: usize) -> usize {
-        let line = self.layout.all_pixels(1) * self.layout.channels;
-        let fitting = (BAND / line.max(1)).max(1);
-        let fitting = match self.layout.width {
-            1 => (BAND / self.layout.channels).next_multiple_of(BLOCK),
-            _ => fitting,
-        };
-        let even = match self.places.batch {
-            batch if batch >= threads => self.places.grid_height,
-            batch => (self.places.grid_height * batch).div_ceil(2 * threads),
-        };
-        let least = BLOCK.div_ceil(self.layout.width);
-        fitting.min(even.max(4 * least)).max(1)
+    /// Rows of places per task: what fits, and enough tasks for all threads as long as weights are not
+    /// read for less than four blocks.
+    fn band_rows(&self, all_rows: usize, threads: usize) -> usize {
+        let line = self.layout.all_pixels(1) - self.layout.all_pixels(0);
+        let fitting = BAND / (line * self.layout.channels).max(1);
+        let least = (4 * BLOCK).div_ceil(self.layout.width);
+        fitting
+            .min(all_rows.div_ceil(4 * threads))
+            .max(least)
+            .min(all_rows)
     }
 }
 
 /// A band of places times a range of panels.
 struct Task<'a> {
     forward: &'a Forward<'a>,
-    picture: usize,
     row: usize,
     rows: usize,
     panels: (usize, usize),
@@ -152,15 +145,12 @@ impl Kernel for Task<'_> {
             right,
             ..
         } = self.forward;
-        if self.rows == 0 {
-            return;
-        }
         let numbers = layout.all_pixels(self.rows) * layout.channels;
         let mut memory = scratch::lease(BLOCK * BLOCK + numbers.div_ceil(2));
         let (sums, band) = memory.split_at_mut(BLOCK * BLOCK);
         let band = band.as_mut_ptr().cast::<u16>();
         // SAFETY: the scratch has all pixels.
-        unsafe { layout.write(simd, places, self.picture, (self.row, self.rows), band) }
+        unsafe { layout.write(simd, places, (self.row, self.rows), band) }
 
         let tiles = Tiles::configure();
         let count = layout.band_places(places, self.rows);
@@ -180,10 +170,13 @@ impl Kernel for Task<'_> {
             }
             for place in (0..count).step_by(BLOCK) {
                 let rows = BLOCK.min(count - place);
-                for (i, at) in at[..rows].iter_mut().enumerate() {
-                    *at = self
-                        .out_row(place + i)
-                        .map_or(usize::MAX, |row| row * product.panels.n);
+                let at = &mut at[..rows];
+                let pixels = layout.places_at(places, self.row, place);
+                for (at, place) in at.iter_mut().zip(pixels) {
+                    *at = place.map_or(usize::MAX, |row| match product.rows {
+                        OutRows::Contiguous => row * product.panels.n,
+                        OutRows::Mapped(map) => map(row) * product.panels.n,
+                    });
                 }
                 for index in first..next {
                     let panel = product.panels.get(index);
@@ -205,7 +198,7 @@ impl Kernel for Task<'_> {
                         };
                         block.run(&tiles, rows.div_ceil(TILE), panel.vectors);
                     }
-                    self.store(simd, sums, &at[..rows], panel.start, panel.columns);
+                    self.store(simd, sums, at, panel.start, panel.columns);
                 }
             }
         }
@@ -213,25 +206,6 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
-    /// The row of `out` for a place of the band, `None` past the edge of the grid.
-    #[inline(always)]
-    fn out_row(&self, place: usize) -> Option<usize> {
-        let Forward {
-            product,
-            places,
-            layout,
-            ..
-        } = self.forward;
-        let (i, j) = (place / layout.width, place % layout.width);
-        (j < places.grid_width).then(|| {
-            let row = (self.picture * places.grid_height + self.row + i) * places.grid_width + j;
-            match product.rows {
-                OutRows::Contiguous => row,
-                OutRows::Mapped(map) => map(row),
-            }
-        })
-    }
-
     /// The steps of all taps' channels, for a panel of `width` columns.
     #[inline(always)]
     fn steps(&self, width: usize, steps: &mut Vec<Step>) {

@@ -30,10 +30,10 @@ pub(crate) fn weight_gradient(places: &Places, outputs: usize, dy: &[f32], dw: &
         return;
     }
     let layout = Layout::new(places, CHANNELS);
-    let rows = (BAND_PLACES / layout.width).clamp(1, places.grid_height.max(1));
-    let bands = places.grid_height.div_ceil(rows);
+    let all_rows = layout.tall_rows(places);
+    let rows = (BAND_PLACES / layout.width).clamp(1, all_rows.max(1));
+    let bands = all_rows.div_ceil(rows);
     let blocks = places.channels.div_ceil(CHANNELS);
-    let all_bands = places.batch * bands;
     let work = Work {
         places,
         rows,
@@ -42,14 +42,14 @@ pub(crate) fn weight_gradient(places: &Places, outputs: usize, dy: &[f32], dw: &
         outputs,
         padded: outputs.next_multiple_of(TILE),
         blocks,
-        slabs: TASKS.div_ceil(blocks).min(all_bands).max(1),
+        slabs: TASKS.div_ceil(blocks).min(bands).max(1),
         layout,
     };
     // SAFETY of the casts: f32 and pairs of bf16 have the same size, and every bit pattern is valid.
-    let mut pairs = scratch::lease(all_bands * work.count / 2 * work.padded);
+    let mut pairs = scratch::lease(bands * work.count / 2 * work.padded);
     let per_task = taps * work.padded.div_ceil(BLOCK) * BLOCK * BLOCK;
     let mut partial = scratch::lease(blocks * work.slabs * per_task);
-    if all_bands == 0 {
+    if bands == 0 {
         partial.fill(0.0);
     } else {
         pool::parallel_chunks_mut(&mut pairs, work.count / 2 * work.padded, |band, pairs| {
@@ -79,7 +79,6 @@ struct Work<'a> {
     layout: Layout,
     /// Rows of places per band.
     rows: usize,
-    /// Bands per picture.
     bands: usize,
     /// Places per band, zeros included.
     count: usize,
@@ -108,20 +107,22 @@ impl Kernel for Pairs<'_> {
             places,
             layout,
             rows,
-            bands,
             outputs,
             padded,
             ..
         } = self.work;
-        let (picture, first) = (self.band / bands, self.band % bands * rows);
-        let line = |place: usize| {
-            let (i, j) = (place / layout.width, place % layout.width);
-            let inside = i < *rows && first + i < places.grid_height && j < places.grid_width;
-            let row = (picture * places.grid_height + first + i) * places.grid_width + j;
-            inside.then(|| &self.dy[row * outputs..][..*outputs])
-        };
-        for (pair, to) in self.pairs.chunks_exact_mut(*padded).enumerate() {
-            let (low, high) = (line(2 * pair), line(2 * pair + 1));
+        // Pixels past the band's rows are the next band's.
+        let own = rows * layout.width;
+        let mut lines = layout
+            .places_at(places, self.band * rows, 0)
+            .enumerate()
+            .map(|(pixel, place)| {
+                let place = place.filter(|_| pixel < own)?;
+                Some(&self.dy[place * outputs..][..*outputs])
+            });
+        for to in self.pairs.chunks_exact_mut(*padded) {
+            let mut line = || lines.next().flatten();
+            let (low, high) = (line(), line());
             for column in (0..*padded).step_by(S::LANES) {
                 let number = |line: Option<&[f32]>| match line {
                     Some(line) => simd.load_partial(line.get(column..).unwrap_or(&[])),
@@ -181,18 +182,17 @@ impl Kernel for Task<'_> {
             });
         }
         let tiles = Tiles::configure();
-        let all = places.batch * bands;
-        let slab = self.slab * all / slabs..(self.slab + 1) * all / slabs;
+        let slab = self.slab * bands / slabs..(self.slab + 1) * bands / slabs;
         let first_band = slab.start;
         let channel = self.block * CHANNELS;
         for band in slab {
-            let place = (band % bands * rows, *rows);
+            let band_rows = (band * rows, *rows);
             for phase in 0..phases {
                 // SAFETY: `written` has room for `stride >= pixels` pixels of 32 channels, `turned` for
                 // as many per phase.
                 unsafe {
                     let real = (rows + layout.extra_rows) * layout.width;
-                    layout.write_phase(simd, places, phase, band / bands, place, channel, written);
+                    layout.write_phase(simd, places, phase, band_rows, channel, written);
                     written
                         .add(real * CHANNELS)
                         .write_bytes(0, (stride - real) * CHANNELS);
