@@ -9,17 +9,32 @@ use std::sync::{LazyLock, Mutex};
 /// Buffers shorter than this (in f32) are left to the allocator, which is quick with them.
 const SMALL: usize = 4096;
 
-/// At most this many bytes wait for reuse. A UNet step at 512×512 recycles about 200 MB of
-/// activations; more than a few times that would only be memory kept from others.
-const MAX_IDLE_BYTES: usize = 768 << 20;
+/// This many bytes may always wait for reuse. A UNet step at 512×512 recycles about 200 MB of
+/// activations. More wait only as long as all buffers together stay below what was once in use at a
+/// time, as in training, where each step needs the same again.
+const IDLE_BYTES: usize = 768 << 20;
 
 #[derive(Default)]
-struct Idle {
+struct Pool {
     by_len: HashMap<usize, Vec<Vec<f32>>>,
-    bytes: usize,
+    idle: usize,
+    used: usize,
+    most_used: usize,
 }
 
-static IDLE: LazyLock<Mutex<Idle>> = LazyLock::new(Default::default);
+static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Default::default);
+
+impl Pool {
+    fn take(&mut self, bytes: usize) {
+        self.used += bytes;
+        self.most_used = self.most_used.max(self.used);
+    }
+
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let idle = self.idle + bytes;
+        idle <= IDLE_BYTES || idle + self.used <= self.most_used
+    }
+}
 
 /// An f32 array that returns to the pool when it is dropped.
 pub(crate) struct Buffer(Vec<f32>);
@@ -28,22 +43,36 @@ impl Buffer {
     /// `len` numbers whose values are unspecified (zeros or left-overs): the caller overwrites all.
     pub fn for_output(len: usize) -> Self {
         if len >= SMALL
-            && let Ok(mut idle) = IDLE.lock()
-            && let Some(data) = idle.by_len.get_mut(&len).and_then(Vec::pop)
+            && let Ok(mut pool) = POOL.lock()
         {
-            idle.bytes -= len * size_of::<f32>();
-            return Buffer(data);
+            let bytes = len * size_of::<f32>();
+            pool.take(bytes);
+            if let Some(data) = pool.by_len.get_mut(&len).and_then(Vec::pop) {
+                pool.idle -= bytes;
+                return Buffer(data);
+            }
         }
         Buffer(vec![0.0; len])
     }
 
     pub fn into_vec(mut self) -> Vec<f32> {
-        std::mem::take(&mut self.0)
+        let data = std::mem::take(&mut self.0);
+        if data.len() >= SMALL
+            && let Ok(mut pool) = POOL.lock()
+        {
+            pool.used -= data.len() * size_of::<f32>();
+        }
+        data
     }
 }
 
 impl From<Vec<f32>> for Buffer {
     fn from(data: Vec<f32>) -> Self {
+        if data.len() >= SMALL
+            && let Ok(mut pool) = POOL.lock()
+        {
+            pool.take(data.len() * size_of::<f32>());
+        }
         Buffer(data)
     }
 }
@@ -52,17 +81,16 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let len = self.0.len();
         let bytes = len * size_of::<f32>();
-        if len < SMALL || self.0.capacity() != len {
+        if len < SMALL {
             return;
         }
-        if let Ok(mut idle) = IDLE.lock()
-            && idle.bytes + bytes <= MAX_IDLE_BYTES
-        {
-            idle.bytes += bytes;
-            idle.by_len
-                .entry(len)
-                .or_default()
-                .push(std::mem::take(&mut self.0));
+        if let Ok(mut pool) = POOL.lock() {
+            pool.used -= bytes;
+            if self.0.capacity() == len && pool.has_room_for(bytes) {
+                pool.idle += bytes;
+                let data = std::mem::take(&mut self.0);
+                pool.by_len.entry(len).or_default().push(data);
+            }
         }
     }
 }
@@ -82,8 +110,10 @@ impl DerefMut for Buffer {
 
 /// Gives the memory that waits for reuse back to the system, for example between two models.
 pub(crate) fn release_idle() {
-    if let Ok(mut idle) = IDLE.lock() {
-        *idle = Idle::default();
+    if let Ok(mut pool) = POOL.lock() {
+        pool.by_len.clear();
+        pool.idle = 0;
+        pool.most_used = pool.used;
     }
 }
 

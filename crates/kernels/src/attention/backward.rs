@@ -49,13 +49,13 @@ pub fn backward(
     assert_eq!((dq.len(), lse.len()), (query_len, batch * heads * queries));
     assert_eq!((k.len(), v.len()), (key_len, key_len));
     assert_eq!((dk.len(), dv.len()), (key_len, key_len));
+    if shape.tiled() && !q.is_empty() {
+        return tiled::backward(shape, [q, k, v], out, lse, dout, [dq, dk, dv]);
+    }
     dk.fill(0.0);
     dv.fill(0.0);
     if q.is_empty() {
         return;
-    }
-    if shape.tiled() {
-        return tiled::backward(shape, [q, k, v], out, lse, dout, [dq, dk, dv]);
     }
     let isa = isa::active();
     let [dq, dk, dv] = [dq, dk, dv].map(SharedMut::new);

@@ -284,7 +284,9 @@ impl Layout {
                         to.write_bytes(0, self.channels);
                     } else {
                         round(simd, &places.x[start(x as usize)..][..kept], to);
-                        to.add(kept).write_bytes(0, self.channels - kept);
+                        if kept < self.channels {
+                            to.add(kept).write_bytes(0, self.channels - kept);
+                        }
                     }
                 }
             }

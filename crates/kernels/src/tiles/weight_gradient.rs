@@ -40,14 +40,14 @@ pub(crate) fn weight_gradient(places: &Places, outputs: usize, dy: &[f32], dw: &
         bands,
         count: (rows * layout.width).next_multiple_of(DEPTH),
         outputs,
-        padded: outputs.next_multiple_of(TILE),
+        padded: outputs.next_multiple_of(BLOCK),
         blocks,
         slabs: TASKS.div_ceil(blocks).min(bands).max(1),
         layout,
     };
     // SAFETY of the casts: f32 and pairs of bf16 have the same size, and every bit pattern is valid.
     let mut pairs = scratch::lease(bands * work.count / 2 * work.padded);
-    let per_task = taps * work.padded.div_ceil(BLOCK) * BLOCK * BLOCK;
+    let per_task = taps * work.padded * BLOCK;
     let mut partial = scratch::lease(blocks * work.slabs * per_task);
     if bands == 0 {
         partial.fill(0.0);
@@ -90,7 +90,8 @@ struct Work<'a> {
     slabs: usize,
 }
 
-/// `dy` of one band as pairs: `[count / 2][padded]`.
+/// `dy` of one band as pairs: per panel of 32 columns `[count / 2][32]`, so that tiles are read in the
+/// order in which they lie.
 struct Pairs<'a> {
     work: &'a Work<'a>,
     dy: &'a [f32],
@@ -107,6 +108,7 @@ impl Kernel for Pairs<'_> {
             places,
             layout,
             rows,
+            count,
             outputs,
             padded,
             ..
@@ -120,7 +122,7 @@ impl Kernel for Pairs<'_> {
                 let place = place.filter(|_| pixel < own)?;
                 Some(&self.dy[place * outputs..][..*outputs])
             });
-        for to in self.pairs.chunks_exact_mut(*padded) {
+        for pair in 0..count / 2 {
             let mut line = || lines.next().flatten();
             let (low, high) = (line(), line());
             for column in (0..*padded).step_by(S::LANES) {
@@ -128,10 +130,10 @@ impl Kernel for Pairs<'_> {
                     Some(line) => simd.load_partial(line.get(column..).unwrap_or(&[])),
                     None => simd.zero(),
                 };
-                simd.store_partial(
-                    &mut to[column..],
-                    simd.pairs_bf16(number(low), number(high)),
-                );
+                let panel = column / BLOCK * BLOCK;
+                let at = panel * count / 2 + pair * BLOCK + column - panel;
+                let pairs = simd.pairs_bf16(number(low), number(high));
+                simd.store(&mut self.pairs[at..], pairs);
             }
         }
     }
@@ -158,6 +160,7 @@ impl Kernel for Task<'_> {
             rows,
             bands,
             count,
+            outputs,
             padded,
             slabs,
             ..
@@ -178,7 +181,7 @@ impl Kernel for Task<'_> {
         for step in 0..count / DEPTH {
             steps.push(Step {
                 left: step * 2 * DEPTH,
-                right: step * 4 * (DEPTH / 2) * padded,
+                right: step * 4 * (DEPTH / 2) * BLOCK,
             });
         }
         let tiles = Tiles::configure();
@@ -208,20 +211,20 @@ impl Kernel for Task<'_> {
             let right = self.pairs[band * count / 2 * padded..]
                 .as_ptr()
                 .cast::<u32>();
-            let panels = padded.div_ceil(BLOCK);
+            let panels = padded / BLOCK;
             for panel in 0..panels {
                 for (tap, (phase, shift)) in layout.taps().enumerate() {
                     let sums =
                         &mut self.sums[(tap * panels + panel) * BLOCK * BLOCK..][..BLOCK * BLOCK];
-                    let columns = (padded - panel * BLOCK).min(BLOCK) / TILE;
+                    let columns = (outputs - panel * BLOCK).min(BLOCK).div_ceil(TILE);
                     // SAFETY: 32 rows of `stride` pixels, of which the steps read `count` from the
-                    // shift on; `count / 2` pairs of `padded` columns.
+                    // shift on; `count / 2` pairs of 32 columns.
                     unsafe {
                         let block = Block {
                             left: turned.add(phase * stride * CHANNELS + shift),
                             left_stride: 2 * stride,
-                            right: right.add(panel * BLOCK),
-                            right_stride: 4 * padded,
+                            right: right.add(panel * BLOCK * count / 2),
+                            right_stride: 4 * BLOCK,
                             steps: &steps,
                             sums: sums.as_mut_ptr(),
                             accumulate: band > first_band,
@@ -238,7 +241,7 @@ impl Work<'_> {
     /// `dw[o, i, tap]` = the slabs' sums.
     fn add_up(&self, partial: &[f32], per_task: usize, dw: &mut [f32]) {
         let (taps, channels) = (self.places.taps.len(), self.places.channels);
-        let panels = self.padded.div_ceil(BLOCK);
+        let panels = self.padded / BLOCK;
         let row = channels * taps;
         pool::parallel_chunks_mut(dw, TILE * row, |group, dw| {
             let (panel, column) = (group * TILE / BLOCK, group * TILE % BLOCK);
