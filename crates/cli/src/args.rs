@@ -174,6 +174,9 @@ pub struct BenchArgs {
     /// Measurements per stage, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub repeat: u16,
+    /// Also list what each stage computes: every shape, how often, by which algorithm, and how fast
+    #[arg(long)]
+    pub layers: bool,
     /// Print the result as JSON on standard output
     #[arg(long)]
     pub json: bool,

@@ -1,15 +1,28 @@
 //! `velatura bench`: how long each stage of a model takes.
 
+use std::fmt;
 use std::time::Instant;
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::json;
 use velatura::pipeline::Request;
+use velatura_kernels::profile::{self, Event};
 
 use crate::args::BenchArgs;
 use crate::generate::{median, ms};
 use crate::progress::peak_memory_mb;
 use crate::{interrupt, model};
+
+/// All calls with the same sizes.
+#[derive(Serialize)]
+struct Layer {
+    layer: String,
+    algorithm: String,
+    calls: usize,
+    ms: f64,
+    gflops: f64,
+}
 
 pub fn run(args: &BenchArgs) -> Result<()> {
     interrupt::end_at_once();
@@ -52,6 +65,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         if !args.json {
             println!("{name:16} {:10.1}", median.unwrap_or_default());
         }
+        if args.layers {
+            let layers = layers(profile::record(stage).1);
+            if args.json {
+                report[name.replace("_ms", "_layers")] = json!(layers);
+            } else {
+                layers.iter().for_each(|layer| println!("  {layer}"));
+            }
+        }
     }
     let peak = peak_memory_mb();
     report["peak_rss_mb"] = json!(peak);
@@ -61,4 +82,43 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         println!("{:16} {peak:10.1}", "peak_rss_mb");
     }
     Ok(())
+}
+
+/// Equal calls added up, the longest first.
+fn layers(events: Vec<Event>) -> Vec<Layer> {
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut flops = Vec::new();
+    for event in events {
+        let same = |l: &Layer| l.layer == event.name && l.algorithm == event.algorithm;
+        let index = layers.iter().position(same).unwrap_or_else(|| {
+            layers.push(Layer {
+                layer: event.name.clone(),
+                algorithm: event.algorithm.clone(),
+                calls: 0,
+                ms: 0.0,
+                gflops: 0.0,
+            });
+            flops.push(0.0);
+            layers.len() - 1
+        });
+        layers[index].calls += 1;
+        layers[index].ms += ms(event.time);
+        flops[index] += event.flops;
+    }
+    for (layer, flops) in layers.iter_mut().zip(flops) {
+        layer.gflops = flops / layer.ms / 1e6;
+    }
+    layers.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    layers
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Layer { layer, algorithm, calls, ms, gflops } = self;
+        write!(f, "{layer:44} {algorithm:14} {calls:4} × {:9.3} ms = {ms:9.1} ms", ms / *calls as f64)?;
+        if *gflops > 0.0 {
+            write!(f, " {gflops:7.0} GFLOP/s")?;
+        }
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@ use crate::isa::{self, Kernel, Simd};
 use crate::map::{BLOCK, Map, for_each_piece, map};
 use crate::math;
 use crate::pool::{SharedMut, parallel_for};
+use crate::profile;
 
 /// A function applied to every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,13 @@ const QUICK: f32 = 1.702;
 /// # Panics
 /// When the lengths differ.
 pub fn forward(act: Activation, x: &[f32], out: &mut [f32]) {
+    let _note = profile::note(|| {
+        (
+            format!("{act:?} {}", x.len()),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     match act {
         Activation::Silu => map(Silu, [x], out),
         Activation::Gelu => map(Gelu, [x], out),
@@ -96,6 +104,13 @@ impl Map<2> for GeluBackward {
 /// When a length does not fit.
 pub fn geglu(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
     assert_eq!((x.len(), out.len()), (2 * rows * cols, rows * cols));
+    let _note = profile::note(|| {
+        (
+            format!("geglu {rows}×{cols}"),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     let (isa, out) = (isa::active(), SharedMut::new(out));
     by_rows(rows, cols, |start, count| {
         isa.run(Geglu {

@@ -4,6 +4,7 @@ use crate::isa::{self, Kernel, Simd};
 use crate::map::{BLOCK, Map, for_each_piece, for_each_task, map, update};
 use crate::math;
 use crate::pool::{SharedMut, parallel_chunks_mut};
+use crate::profile;
 
 macro_rules! operation {
     ($name:ident($simd:ident, $($x:ident),+) $result:expr) => {
@@ -32,6 +33,7 @@ operation!(Exp(simd, x) math::exp(simd, x));
 /// # Panics
 /// When the lengths differ; so do all below.
 pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+    let _note = profile::note(|| (format!("add {}", a.len()), isa::active().to_string(), 0.0));
     map(Add, [a, b], out);
 }
 
@@ -92,6 +94,13 @@ pub fn add_channels(
     if len == 0 {
         return;
     }
+    let _note = profile::note(|| {
+        (
+            format!("add {batch}×{channels} to {len}"),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     let (isa, out) = (isa::active(), SharedMut::new(out));
     let block = (BLOCK / channels).clamp(1, spatial);
     let blocks = spatial.div_ceil(block);

@@ -13,6 +13,7 @@
 
 pub mod isa;
 pub mod pool;
+pub mod profile;
 pub mod scratch;
 
 mod map;

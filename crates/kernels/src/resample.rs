@@ -3,6 +3,7 @@
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
 use crate::pool::SharedMut;
+use crate::profile;
 
 /// `out[b, i, j, c] = x[b, i/2, j/2, c]`: `x: [batch, h, w, c]` to `out: [batch, 2h, 2w, c]`.
 ///
@@ -16,6 +17,13 @@ pub fn upsample_nearest2x(batch: usize, h: usize, w: usize, c: usize, x: &[f32],
     if x.is_empty() {
         return;
     }
+    let _note = profile::note(|| {
+        (
+            format!("upsample {batch}×{h}×{w}×{c}"),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     let len = out.len();
     let out = SharedMut::new(out);
     for_each_task(len, batch * h, |row| {

@@ -86,6 +86,13 @@ impl Drop for Buffer {
         }
         if let Ok(mut pool) = POOL.lock() {
             pool.used -= bytes;
+            if !pool.has_room_for(bytes) {
+                // Buffers of other lengths wait for something that may be over: a UNet's, when the
+                // autoencoder's turn has come.
+                pool.by_len.retain(|other, _| *other == len);
+                let waiting = pool.by_len.get(&len).map_or(0, Vec::len);
+                pool.idle = waiting * bytes;
+            }
             if self.0.capacity() == len && pool.has_room_for(bytes) {
                 pool.idle += bytes;
                 let data = std::mem::take(&mut self.0);

@@ -6,6 +6,7 @@ use super::tiled;
 use crate::isa::{self, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
+use crate::profile;
 use crate::scratch;
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -48,6 +49,15 @@ pub fn forward(
     if q.is_empty() {
         return;
     }
+    let _note = profile::note(|| {
+        let algorithm = match shape.tiled() {
+            true => "amx bf16".into(),
+            false => format!("{} f32", isa::active()),
+        };
+        let sizes = format!("{batch}×{heads} heads {queries}×{keys} d {head_dim}");
+        let flops = 4.0 * (batch * heads * queries) as f64 * (keys * head_dim) as f64;
+        (format!("attention {sizes}"), algorithm, flops)
+    });
     if shape.tiled() {
         return tiled::forward(shape, q, k, v, out, lse);
     }

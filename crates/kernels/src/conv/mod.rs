@@ -11,6 +11,7 @@ use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::Left;
 use crate::gemm::panels::{PackRow, PackSource};
 use crate::gemm::{self, Epilogue, PackedMatrix, Precision};
+use crate::profile;
 use patches::{Patches, Run};
 
 /// Rows and columns of zeros around the picture.
@@ -272,6 +273,21 @@ pub fn forward(
         return gemm::matmul_packed(m, x, &weight.matrix, out, epilogue);
     }
     epilogue.check(m, shape.out_channels);
+    let _note = profile::note(|| {
+        let ConvShape {
+            batch,
+            height,
+            width,
+            in_channels: i,
+            out_channels: o,
+            kernel,
+            stride,
+            ..
+        } = *shape;
+        let flops = 2.0 * (m * o) as f64 * (i * kernel * kernel) as f64;
+        let name = format!("conv {kernel}×{kernel}/{stride} {batch}×{height}×{width} {i}→{o}");
+        (name, weight.matrix.algorithm(), flops)
+    });
     let k = weight.matrix.k();
     let patches = shape.patches(x);
     let product = Product {

@@ -16,6 +16,7 @@ pub use packed::PackedMatrix;
 
 use crate::isa;
 use crate::pool;
+use crate::profile;
 use crate::scratch;
 use crate::tiles::{self, Places};
 use driver::{OutRows, Product, Segment};
@@ -73,6 +74,10 @@ pub fn matmul_packed(m: usize, a: &[f32], b: &PackedMatrix, out: &mut [f32], epi
     assert_eq!(a.len(), m * k, "a left-hand matrix of shape [{m}, {k}]");
     assert_eq!(out.len(), m * n, "an output of shape [{m}, {n}]");
     epilogue.check(m, n);
+    let _note = profile::note(|| {
+        let flops = 2.0 * (m * n) as f64 * k as f64;
+        (format!("linear {m}×{k}×{n}"), b.algorithm(), flops)
+    });
     let product = Product {
         m,
         left_k: k,

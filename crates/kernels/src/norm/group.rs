@@ -5,6 +5,7 @@ use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
 use crate::math;
 use crate::pool::SharedMut;
+use crate::profile;
 use crate::scratch;
 
 /// Sizes of a group norm over `[batch, spatial, channels]`; a group is `channels / groups`
@@ -87,6 +88,13 @@ pub fn group_norm(
     if x.is_empty() {
         return;
     }
+    let _note = profile::note(|| {
+        (
+            format!("group norm {batch}×{}×{channels}", shape.spatial),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     moments(shape, eps, x, stats);
 
     // Per sample: each channel's mean and rstd·gamma.

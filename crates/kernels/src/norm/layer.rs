@@ -4,6 +4,7 @@ use crate::elementwise::{combine, row_block};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
 use crate::pool::SharedMut;
+use crate::profile;
 
 /// `out = (x − mean) · rstd · gamma + beta` with the moments of each row: rstd = 1/√(variance + eps).
 /// `x, out: [rows, cols]`, `gamma, beta: [cols]`, `stats: [rows, 2]` receives mean and rstd.
@@ -29,6 +30,13 @@ pub fn layer_norm(
     if x.is_empty() {
         return;
     }
+    let _note = profile::note(|| {
+        (
+            format!("layer norm {rows}×{cols}"),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     let block = row_block(cols);
     let isa = isa::active();
     let (out, stats) = (SharedMut::new(out), SharedMut::new(stats));
