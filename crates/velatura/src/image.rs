@@ -1,12 +1,22 @@
 //! Pictures: 8-bit RGB pixels, their way to and from the model's `[-1, 1]`, and PNG files that carry text.
 
+mod mask;
+
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use image::imageops::{self, FilterType};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use velatura_tensor::Tensor;
 
+pub use self::mask::Mask;
 use crate::files::{Existing, write_file};
 use crate::{Error, Result};
+
+/// The largest picture that is read, in pixels: half as many again as a phone's camera of 2026 takes.
+const MAX_PIXELS: u64 = 100_000_000;
+/// The longest text that is read from a PNG file, unpacked. The longest recipe is some 10 kB.
+const MAX_TEXT: usize = 1 << 20;
 
 /// An 8-bit RGB picture, rows from the top, three bytes per pixel.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,6 +25,8 @@ pub struct Image {
     height: usize,
     pixels: Vec<u8>,
 }
+
+pub use png::EncodingError as PngError;
 
 /// A `key: text` pair stored in a PNG file.
 pub type TextChunk = (String, String);
@@ -80,18 +92,26 @@ impl Image {
         &self.pixels
     }
 
-    /// Reads a PNG, JPEG, WebP, BMP or GIF file (its first frame). Transparent pixels are laid over white.
+    /// Reads a PNG, JPEG, WebP, BMP or GIF file (its first frame), upright as its EXIF orientation says. Transparent
+    /// pixels are laid over white.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is not such a picture.
     pub fn read(path: &Path) -> Result<Image> {
         let bytes = std::fs::read(path).map_err(Error::io("read the picture", path))?;
-        let decoded = image::load_from_memory(&bytes).map_err(|error| {
-            Error::format(
-                path,
-                format!("expected a PNG, JPEG, WebP, BMP or GIF picture: {error}"),
-            )
-        })?;
+        Image::from_bytes(&bytes).map_err(|error| error.in_file(path))
+    }
+
+    /// A picture from the bytes of such a file; see [`Image::read`].
+    ///
+    /// # Errors
+    /// [`Error::Format`] when they are no such picture, or one of more than a hundred million pixels: a few kilobytes
+    /// may claim to be terabytes, so the size is looked at before anything is unpacked.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Image> {
+        Ok(Image::over_white(&decode(bytes)?))
+    }
+
+    fn over_white(decoded: &DynamicImage) -> Image {
         let rgba = decoded.to_rgba8();
         let (width, height) = (rgba.width() as usize, rgba.height() as usize);
         let pixels = rgba
@@ -101,7 +121,60 @@ impl Image {
                 [r, g, b].map(|value| ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
             })
             .collect();
-        Ok(Image::new(width, height, pixels))
+        Image::new(width, height, pixels)
+    }
+
+    /// The same picture in another size, by Lanczos' filter.
+    ///
+    /// # Panics
+    /// When a side is 0 or does not fit 32 bits.
+    pub fn resized(&self, width: usize, height: usize) -> Image {
+        let side = |side: usize| u32::try_from(side).expect("sides of 32 bits");
+        let own = RgbImage::from_raw(side(self.width), side(self.height), self.pixels.clone())
+            .expect("three bytes per pixel");
+        let new = imageops::resize(&own, side(width), side(height), FilterType::Lanczos3);
+        Image::new(width, height, new.into_raw())
+    }
+
+    /// Takes every pixel that `mask` does not paint from `original`.
+    ///
+    /// # Panics
+    /// When the sizes differ.
+    pub fn keep_outside(&mut self, mask: &Mask, original: &Image) {
+        let size = (self.width, self.height);
+        assert_eq!(size, (original.width, original.height), "original");
+        assert_eq!(size, (mask.width(), mask.height()), "mask");
+        let pixels = self
+            .pixels
+            .chunks_exact_mut(3)
+            .zip(original.pixels.chunks_exact(3));
+        for ((own, theirs), &painted) in pixels.zip(mask.painted()) {
+            if !painted {
+                own.copy_from_slice(theirs);
+            }
+        }
+    }
+
+    /// Takes every pixel that `mask` does not paint from `original`, and blends the two inside its edge over about
+    /// `radius` pixels.
+    ///
+    /// # Panics
+    /// When the sizes differ, or `radius` is not positive.
+    pub fn feather(&mut self, mask: &Mask, original: &Image, radius: f32) {
+        self.keep_outside(mask, original);
+        let soft = mask.softened(radius);
+        let pixels = self
+            .pixels
+            .chunks_exact_mut(3)
+            .zip(original.pixels.chunks_exact(3));
+        for (((own, theirs), &painted), &weight) in pixels.zip(mask.painted()).zip(&soft) {
+            if painted {
+                for (own, theirs) in own.iter_mut().zip(theirs) {
+                    let (new, old) = (f32::from(*own), f32::from(*theirs));
+                    *own = (old + (new - old) * weight).round() as u8;
+                }
+            }
+        }
     }
 
     /// Writes a PNG file with `text` in it, whole or not at all, and returns the name used.
@@ -148,23 +221,71 @@ impl std::fmt::Debug for Image {
     }
 }
 
+/// Unpacks a picture, upright.
+fn decode(bytes: &[u8]) -> Result<DynamicImage> {
+    let broken = |error: image::ImageError| {
+        Error::format(
+            "",
+            format!("expected a PNG, JPEG, WebP, BMP or GIF picture: {error}"),
+        )
+    };
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| broken(error.into()))?;
+    // Nothing is unpacked before the size has been looked at, and then within limits of ours.
+    reader.no_limits();
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::format(
+            "",
+            format!(
+                "expected a picture of at most {MAX_PIXELS} pixels, found {width}×{height}; scale it down"
+            ),
+        ));
+    }
+    let mut limits = Limits::default();
+    // Eight bytes per pixel: 16 bits in four channels.
+    limits.max_alloc = Some(8 * MAX_PIXELS);
+    decoder.set_limits(limits).map_err(broken)?;
+    let orientation = decoder.orientation().map_err(broken)?;
+    let mut decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    decoded.apply_orientation(orientation);
+    Ok(decoded)
+}
+
 /// The text in a PNG file, in the order of the file.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is not a PNG file.
 pub fn read_png_text(path: &Path) -> Result<Vec<TextChunk>> {
     let bytes = std::fs::read(path).map_err(Error::io("read the picture", path))?;
+    png_text(&bytes).map_err(|error| error.in_file(path))
+}
+
+/// The text in the bytes of a PNG file: plain, packed and Unicode, in this order.
+///
+/// # Errors
+/// [`Error::Format`] when it is not a PNG file, or a text is longer than a mebibyte.
+pub fn png_text(bytes: &[u8]) -> Result<Vec<TextChunk>> {
     let broken =
-        |error: png::DecodingError| Error::format(path, format!("expected a PNG file: {error}"));
-    let reader = png::Decoder::new(Cursor::new(&bytes))
+        |error: png::DecodingError| Error::format("", format!("expected a PNG file: {error}"));
+    let mut reader = png::Decoder::new(Cursor::new(bytes))
         .read_info()
         .map_err(broken)?;
-    let info = reader.info();
+    // Text may also stand behind the picture.
+    reader.finish().map_err(broken)?;
+    let mut info = reader.info().clone();
     let mut text = Vec::new();
     for chunk in &info.uncompressed_latin1_text {
         text.push((chunk.keyword.clone(), chunk.text.clone()));
     }
-    for chunk in &info.utf8_text {
+    for chunk in &mut info.compressed_latin1_text {
+        chunk.decompress_text_with_limit(MAX_TEXT).map_err(broken)?;
+        text.push((chunk.keyword.clone(), chunk.get_text().map_err(broken)?));
+    }
+    for chunk in &mut info.utf8_text {
+        chunk.decompress_text_with_limit(MAX_TEXT).map_err(broken)?;
         text.push((chunk.keyword.clone(), chunk.get_text().map_err(broken)?));
     }
     Ok(text)
@@ -203,6 +324,49 @@ mod tests {
         image.write_png(&path, &text, Existing::Replace).unwrap();
         assert_eq!(read_png_text(&path).unwrap(), text);
         assert_eq!(Image::read(&path).unwrap(), image);
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_is_unpacked() {
+        // The header of a PNG of 2³¹−1 squared pixels, with the right checksum, and nothing behind it.
+        let mut bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        bomb.extend([
+            0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 8, 0, 0, 0, 0,
+        ]);
+        let mut crc = 0xffff_ffffu32;
+        for byte in &bomb[12..] {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 {
+                    (crc >> 1) ^ 0xedb8_8320
+                } else {
+                    crc >> 1
+                };
+            }
+        }
+        bomb.extend((!crc).to_be_bytes());
+        bomb.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+        let error = Image::from_bytes(&bomb).unwrap_err().to_string();
+        assert!(error.contains("2147483647×2147483647"), "{error}");
+    }
+
+    #[test]
+    fn what_the_mask_does_not_paint_is_kept() {
+        let original = Image::new(2, 1, vec![1, 2, 3, 4, 5, 6]);
+        let mut image = Image::new(2, 1, vec![9; 6]);
+        image.keep_outside(&Mask::new(2, 1, vec![true, false]), &original);
+        assert_eq!(image.pixels(), [9, 9, 9, 4, 5, 6]);
+        assert_eq!(original.resized(4, 2).width(), 4);
+
+        // Blended only inside the mask, more and more towards its middle.
+        let original = Image::new(9, 1, vec![0; 27]);
+        let mask = Mask::new(9, 1, (0..9).map(|x| x >= 3).collect());
+        let mut image = Image::new(9, 1, vec![200; 27]);
+        image.feather(&mask, &original, 1.5);
+        let reds: Vec<u8> = image.pixels().chunks(3).map(|pixel| pixel[0]).collect();
+        assert_eq!(reds[..3], [0, 0, 0]);
+        assert!(reds[3] > 50 && reds[3] < 180 && reds[8] == 200, "{reds:?}");
+        assert!(reds.is_sorted(), "{reds:?}");
     }
 
     #[test]

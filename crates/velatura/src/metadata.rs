@@ -43,6 +43,12 @@ pub struct Recipe {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
+    /// What was painted: `txt2img`, `img2img` or `inpaint`. Recipes before 0.2 know only the first and do not say so.
+    #[serde(default = "txt2img")]
+    pub mode: String,
+    /// How far the picture that it began with went back to noise; none without such a picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
     /// The numbers that matrix products were taken in: `f32` or `bf16`.
     pub precision: String,
 }
@@ -80,6 +86,9 @@ impl Recipe {
             ("Model hash", self.model.hash.clone()),
             ("Model", self.model.name.clone()),
         ];
+        if let Some(strength) = self.strength {
+            pairs.push(("Denoising strength", strength.to_string()));
+        }
         if self.eta != 0.0 {
             pairs.push(("Eta DDIM", self.eta.to_string()));
         }
@@ -97,6 +106,10 @@ impl Recipe {
         text.push_str(&pairs.join(", "));
         text
     }
+}
+
+fn txt2img() -> String {
+    "txt2img".to_string()
 }
 
 /// A value as it stands in the list of pairs: a JSON string where it holds what separates pairs.
@@ -131,6 +144,8 @@ mod tests {
             guidance_scale: 7.5,
             width: 512,
             height: 768,
+            mode: "txt2img".into(),
+            strength: None,
             precision: "f32".into(),
         }
     }
@@ -157,6 +172,17 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_to_begin_with_is_told_by_its_strength() {
+        let recipe = Recipe {
+            mode: "img2img".into(),
+            strength: Some(0.6),
+            ..recipe()
+        };
+        let text = recipe.parameters();
+        assert!(text.contains(", Denoising strength: 0.6, "), "{text}");
+    }
+
+    #[test]
     fn the_json_reads_back() {
         let mut recipe = recipe();
         let chunks = recipe.text_chunks();
@@ -164,5 +190,9 @@ mod tests {
         recipe.sampler_label.clear();
         recipe.schedule_label.clear();
         assert_eq!(back, recipe);
+        // What was written before there were modes.
+        let mut old: serde_json::Value = serde_json::from_str(&chunks[1].1).unwrap();
+        old.as_object_mut().unwrap().remove("mode");
+        assert_eq!(serde_json::from_value::<Recipe>(old).unwrap(), recipe);
     }
 }

@@ -56,6 +56,7 @@ impl Case {
             eta: Some(self.eta),
             width: Some(self.width),
             height: Some(self.height),
+            ..Request::default()
         }
     }
 }

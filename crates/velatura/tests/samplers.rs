@@ -115,7 +115,10 @@ fn run(case: &Case, schedule: &SamplerSchedule) -> (Vec<Vec<f32>>, u32) {
     let mut rows = Vec::new();
     let result = sample(
         schedule,
-        Options { eta: case.eta },
+        Options {
+            eta: case.eta,
+            ..Options::default()
+        },
         &mut |x, t| guidance::predict(&mut model, x, t, &context, case.guidance),
         schedule.start(&noise),
         &mut generator,

@@ -14,7 +14,7 @@ pub mod timesteps;
 
 pub use config::{SchedulerConfig, Settings};
 pub use denoiser::{LossWeight, NoiseLevel, PredictionType};
-pub use samplers::{Options, Sampler, Spacing, Step, sample};
+pub use samplers::{Known, Options, Sampler, Spacing, Step, sample};
 pub use schedule::NoiseSchedule;
 pub use timesteps::SamplerSchedule;
 

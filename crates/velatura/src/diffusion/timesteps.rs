@@ -81,6 +81,47 @@ impl SamplerSchedule {
         }
     }
 
+    /// x₀ with the noise of an evaluation's level: α·x₀ + σ·ε.
+    ///
+    /// # Panics
+    /// When the shapes differ, or there is no such evaluation.
+    pub fn noised(&self, evaluation: usize, x0: &Tensor, noise: &Tensor) -> Tensor {
+        let level = self.level(evaluation);
+        x0.scale(level.alpha).add(&noise.scale(level.sigma))
+    }
+
+    /// The evaluation to begin with when a picture is there already: `strength` of the steps are taken, rounded down
+    /// as diffusers does. 1 takes all of them.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when no step would be left, or the sampler cannot begin in the middle.
+    pub fn begin(&self, strength: f64) -> Result<usize> {
+        let taken = ((self.steps as f64 * strength) as usize).min(self.steps);
+        if taken == 0 {
+            return Err(Error::request(
+                "strength",
+                format!(
+                    "a number above 0 and up to 1 that leaves at least one of {} steps: {} or more",
+                    self.steps,
+                    1.0 / self.steps as f64
+                ),
+                strength,
+            ));
+        }
+        let skipped = self.steps - taken;
+        if skipped > 0 && self.sampler == Sampler::Pndm && !self.settings.skip_prk_steps {
+            return Err(Error::request(
+                "sampler",
+                "one that can begin in the middle, such as ddim, because this model's config has pndm begin with \
+                 Runge\u{2013}Kutta steps; or strength 1",
+                self.sampler,
+            ));
+        }
+        // Heun's method asks twice per step, except in the last.
+        let per_step = if self.sampler == Sampler::Heun { 2 } else { 1 };
+        Ok(skipped * per_step)
+    }
+
     /// Times that the model is asked.
     pub fn evaluations(&self) -> usize {
         self.timesteps.len()

@@ -1,6 +1,8 @@
 //! From a request to a picture: [`Request`] → [`Plan`] → [`Painter::paint`], and the loading of whole models.
 
+mod init;
 mod plan;
+mod preview;
 mod request;
 mod trace;
 mod txt2img;
@@ -11,7 +13,9 @@ use std::sync::OnceLock;
 use velatura_kernels::isa;
 use velatura_tensor::{Precision, Tensor};
 
+pub use self::init::Init;
 pub use self::plan::{Advice, Facts, Plan};
+pub use self::preview::Preview;
 pub use self::request::Request;
 pub use self::trace::Trace;
 pub use self::txt2img::{Observer, Painted, Painter, Step};
@@ -269,6 +273,8 @@ impl Pipeline {
             guidance_scale: plan.guidance,
             width: plan.width,
             height: plan.height,
+            mode: plan.mode().to_string(),
+            strength: plan.init.as_ref().map(|init| init.strength),
             precision: self.precision_name().to_string(),
         }
     }

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::init::Init;
 use super::request::Request;
 use crate::diffusion::{Sampler, SamplerSchedule, SchedulerConfig, Spacing, guidance};
 use crate::{Error, Result};
@@ -48,6 +49,14 @@ pub struct Facts {
     pub scale: usize,
 }
 
+impl Facts {
+    /// Sides are multiples of this many pixels: every Stable Diffusion interface asks for multiples of 8, whatever a
+    /// small VAE could do.
+    pub fn multiple(&self) -> usize {
+        self.scale * 8 / gcd(self.scale, 8)
+    }
+}
+
 /// A picture to paint, with nothing left open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -71,6 +80,8 @@ pub struct Plan {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
+    /// The picture to begin with, in this size; none is pure noise.
+    pub init: Option<Init>,
 }
 
 impl Plan {
@@ -81,6 +92,15 @@ impl Plan {
     pub fn sampler_schedule(&self, config: &SchedulerConfig) -> Result<SamplerSchedule> {
         let config = config.in_stable_diffusion(self.sampler);
         SamplerSchedule::new(&config, self.sampler, Some(self.schedule), self.steps)
+    }
+
+    /// What kind of work it is: `txt2img`, `img2img` or `inpaint`.
+    pub fn mode(&self) -> &'static str {
+        match &self.init {
+            None => "txt2img",
+            Some(init) if init.mask.is_none() => "img2img",
+            Some(_) => "inpaint",
+        }
     }
 
     /// Whether the model is asked twice per step, with and without the prompt.
@@ -103,7 +123,10 @@ impl Request {
             (None, Some(name)) => name.parse()?,
             (None, None) => facts.scheduler.sampler,
         };
-        let plan = Plan {
+        let init = Init::of(self)?;
+        // A picture to begin with says how large the result is, unless the person does.
+        let own = init.as_ref().map(Init::size);
+        let mut plan = Plan {
             prompt: self.prompt.clone(),
             negative: self.negative.clone().unwrap_or_default(),
             steps: self.steps.or(advice.steps).unwrap_or(STEPS),
@@ -112,8 +135,17 @@ impl Request {
             sampler,
             schedule: self.spacing(sampler, facts)?,
             eta: self.eta.unwrap_or(0.0),
-            width: self.width.or(advice.width).unwrap_or(columns * facts.scale),
-            height: self.height.or(advice.height).unwrap_or(rows * facts.scale),
+            width: self
+                .width
+                .or(own.map(|(width, _)| width))
+                .or(advice.width)
+                .unwrap_or(columns * facts.scale),
+            height: self
+                .height
+                .or(own.map(|(_, height)| height))
+                .or(advice.height)
+                .unwrap_or(rows * facts.scale),
+            init,
         };
         let most = facts.scheduler.num_train_timesteps;
         if plan.steps == 0 || plan.steps > most {
@@ -133,9 +165,13 @@ impl Request {
         if !(0.0..=1.0).contains(&plan.eta) {
             return Err(Error::request("eta", "a number from 0 to 1", plan.eta));
         }
-        check_side("width", plan.width, facts.scale)?;
-        check_side("height", plan.height, facts.scale)?;
-        plan.sampler_schedule(&facts.scheduler)?;
+        check_side("width", plan.width, facts.multiple())?;
+        check_side("height", plan.height, facts.multiple())?;
+        let schedule = plan.sampler_schedule(&facts.scheduler)?;
+        if let Some(init) = plan.init.take() {
+            schedule.begin(init.strength)?;
+            plan.init = Some(init.resized(plan.width, plan.height));
+        }
         Ok(plan)
     }
 
@@ -173,13 +209,7 @@ impl Request {
 }
 
 /// Refuses sides that the VAE cannot make or that no memory would hold.
-fn check_side(field: &str, side: usize, scale: usize) -> Result<()> {
-    // Every Stable Diffusion interface asks for multiples of 8, whatever a small VAE could do.
-    let multiple = if scale.is_multiple_of(8) {
-        scale
-    } else {
-        scale * 8 / gcd(scale, 8)
-    };
+fn check_side(field: &str, side: usize, multiple: usize) -> Result<()> {
     if side == 0 || side > MAX_SIDE || !side.is_multiple_of(multiple) {
         let most = MAX_SIDE / multiple * multiple;
         let nearest = (side.saturating_add(multiple / 2) / multiple)

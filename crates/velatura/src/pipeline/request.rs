@@ -1,8 +1,9 @@
 //! What a person asks for. Whatever is `None` was left open; [`Request::plan`](super::Request::plan) fills it in.
 
 use crate::diffusion::{Sampler, Spacing};
+use crate::image::{Image, Mask};
 
-/// A picture to paint from text.
+/// A picture to paint from text, or from text and another picture.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
     /// What the picture shows. Empty: anything the model likes.
@@ -25,4 +26,10 @@ pub struct Request {
     pub width: Option<usize>,
     /// Height in pixels.
     pub height: Option<usize>,
+    /// The picture to begin with: image to image.
+    pub init: Option<Image>,
+    /// Where to repaint `init`; none is everywhere. Of the size of `init`.
+    pub mask: Option<Mask>,
+    /// How far to go back to noise before painting: 1 is all the way, near 0 leaves `init` almost as it is.
+    pub strength: Option<f64>,
 }

@@ -1,4 +1,5 @@
-//! Text to picture: the figure of the design from left to right, once.
+//! Text to picture: the figure of the design from left to right, once. Where a picture is there to begin with, `init.rs`
+//! says where the walk starts.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant};
 use velatura_tensor::Tensor;
 use velatura_tensor::random::TorchGenerator;
 
+use super::init::Start;
 use super::plan::Plan;
 use super::trace::Trace;
 use crate::Result;
@@ -55,7 +57,12 @@ impl Step<'_> {
         self.inner.latents
     }
 
-    /// The picture as the model sees it through the noise: vague at first. Costs a whole decoding.
+    /// The latents as the model sees them through the noise, `[1, h, w, C]`: vague at first.
+    pub fn predicted(&self) -> Tensor {
+        self.inner.predicted_x0()
+    }
+
+    /// The picture of [`Step::predicted`]. Costs a whole decoding; [`Preview`](super::Preview) is nearly free.
     ///
     /// # Errors
     /// [`Error::NotFinite`](crate::Error::NotFinite) when it cannot be decoded.
@@ -73,6 +80,8 @@ pub type Observer<'a> = &'a mut dyn FnMut(&Step) -> ControlFlow<()>;
 pub struct Painted {
     /// The picture.
     pub image: Image,
+    /// What it was decoded from, `[1, h, w, C]`.
+    pub latents: Tensor,
     /// The words of the prompt that did not fit into the model's 77 tokens.
     pub prompt_cut: Vec<String>,
     /// The words of the negative prompt that did not fit.
@@ -127,8 +136,15 @@ impl Painter<'_> {
         if let Some(trace) = trace {
             trace.image("image", &picture.clamp(-1.0, 1.0));
         }
+        let mut image = Image::from_tensor(&picture);
+        if let Some(init) = &plan.init
+            && let Some(mask) = &init.mask
+        {
+            image.keep_outside(mask, &init.image);
+        }
         Ok(Painted {
-            image: Image::from_tensor(&picture),
+            image,
+            latents,
             prompt_cut: positive.truncated,
             negative_cut: negative.truncated,
             text_encoder,
@@ -172,16 +188,32 @@ impl Painter<'_> {
         observe: Observer,
     ) -> Result<Tensor> {
         let schedule = plan.sampler_schedule(self.scheduler)?;
-        let (noise, mut generator) = self.noise(plan);
+        let Start {
+            x,
+            begin,
+            known,
+            mut generator,
+        } = match &plan.init {
+            Some(init) => self.start_from(init, plan.seed, &schedule, trace.as_deref_mut())?,
+            None => {
+                let (noise, generator) = self.noise(plan);
+                if let Some(trace) = trace.as_deref_mut() {
+                    trace.image("noise", &noise);
+                }
+                Start {
+                    x: schedule.start(&noise),
+                    begin: 0,
+                    known: None,
+                    generator,
+                }
+            }
+        };
         if let Some(trace) = trace.as_deref_mut() {
-            trace.image("noise", &noise);
-            trace.floats(
-                "timesteps",
-                &schedule.timesteps,
-                &[schedule.timesteps.len()],
-            );
+            let timesteps = &schedule.timesteps[begin..];
+            trace.floats("timesteps", timesteps, &[timesteps.len()]);
             if !schedule.sigmas.is_empty() {
-                trace.floats("sigmas", &schedule.sigmas, &[schedule.sigmas.len()]);
+                let sigmas = &schedule.sigmas[begin..];
+                trace.floats("sigmas", sigmas, &[sigmas.len()]);
             }
         }
         let mut unet = |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(x, t, context);
@@ -190,9 +222,13 @@ impl Painter<'_> {
         let mut start = Instant::now();
         diffusion::sample(
             &schedule,
-            Options { eta: plan.eta },
+            Options {
+                eta: plan.eta,
+                begin,
+                known: known.as_ref(),
+            },
             &mut model,
-            schedule.start(&noise),
+            x,
             &mut generator,
             &mut |step| {
                 times.push(start.elapsed());

@@ -7,7 +7,7 @@ use crate::Result;
 /// the predicted x₀, the rest of the way back along the predicted noise, and η times DDPM's fresh noise.
 pub(super) fn ddim(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
     let eta = run.options.eta;
-    for i in 0..run.len() {
+    for i in run.evaluations() {
         let t = run.timestep(i);
         let a_t = run.schedule.alpha_bar(t);
         let a_prev = run.schedule.alpha_bar(t - run.schedule.stride());
@@ -23,7 +23,7 @@ pub(super) fn ddim(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
         if eta > 0.0 {
             x = x.add(&run.noise(&x).scale(sigma));
         }
-        run.report(i, &x, &prediction)?;
+        x = run.report(i, x, &prediction)?;
     }
     Ok(x)
 }

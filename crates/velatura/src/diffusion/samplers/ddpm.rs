@@ -8,7 +8,7 @@ use crate::diffusion::config::Variance;
 /// mean of the posterior q(x_{t−1} | x_t, x₀) with x₀ from the model, plus its noise. With fewer steps than in
 /// training, "t−1" is the next timestep visited.
 pub(super) fn ddpm(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
-    for i in 0..run.len() {
+    for i in run.evaluations() {
         let t = run.timestep(i);
         let previous = if i + 1 < run.len() {
             run.timestep(i + 1)
@@ -32,7 +32,7 @@ pub(super) fn ddpm(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
             };
             x = x.add(&run.noise(&x).scale(deviation));
         }
-        run.report(i, &x, &prediction)?;
+        x = run.report(i, x, &prediction)?;
     }
     Ok(x)
 }

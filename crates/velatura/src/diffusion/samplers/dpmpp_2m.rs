@@ -15,7 +15,7 @@ pub(super) fn dpmpp_2m(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
         || (settings.lower_order_final && steps < 15)
         || settings.final_sigmas_type == FinalSigma::Zero;
     let mut last: Option<(Tensor, f32)> = None;
-    for i in 0..steps {
+    for i in run.evaluations() {
         let s = run.schedule.level(i);
         let t = NoiseLevel::of_ratio(0.0, run.schedule.sigmas[i + 1]);
         let h = t.lambda() - s.lambda();
@@ -31,7 +31,7 @@ pub(super) fn dpmpp_2m(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
             x = x.sub(&slope.scale(0.5 * step));
         }
         last = Some((x0, s.lambda()));
-        run.report(i, &x, &prediction)?;
+        x = run.report(i, x, &prediction)?;
     }
     Ok(x)
 }

@@ -8,13 +8,13 @@ use crate::diffusion::divide;
 /// algorithm 1: an Euler step, then the same step with the mean of the slopes at both ends. The last step, to σ = 0,
 /// stays Euler's. Each σ after the first stands twice in the schedule: as the end of one step and the start of the next.
 pub(super) fn heun(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
-    let mut i = 0;
+    let mut i = run.options.begin;
     loop {
         let (sigma, next) = (run.schedule.sigmas[i], run.schedule.sigmas[i + 1]);
         let prediction = run.predict(i, &x)?;
         let d = divide(&x.sub(&prediction.x0()), sigma);
         let end = x.add(&d.scale(next - sigma));
-        run.report(i, &end, &prediction)?;
+        let end = run.report(i, end, &prediction)?;
         i += 1;
         if i == run.len() {
             return Ok(end);
@@ -22,7 +22,7 @@ pub(super) fn heun(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
         let prediction = run.predict(i, &end)?;
         let d_end = divide(&end.sub(&prediction.x0()), next);
         x = x.add(&d.add(&d_end).scale(0.5).scale(next - sigma));
-        run.report(i, &x, &prediction)?;
+        x = run.report(i, x, &prediction)?;
         i += 1;
     }
 }

@@ -6,9 +6,11 @@ mod dpmpp_2m;
 mod euler;
 mod euler_ancestral;
 mod heun;
+mod known;
 mod names;
 mod pndm;
 
+pub use known::Known;
 pub use names::{Sampler, Spacing};
 
 use std::ops::ControlFlow;
@@ -21,10 +23,14 @@ use super::timesteps::SamplerSchedule;
 use crate::{Error, Result};
 
 /// What a sampler can be told beside its schedule.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Options {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
     /// DDIM's η: 0 adds no noise on the way, 1 as much as DDPM. The other samplers have no use for it.
     pub eta: f32,
+    /// The evaluation to begin with, as [`SamplerSchedule::begin`] has it for a strength; 0 is pure noise.
+    pub begin: usize,
+    /// What is known of the sample already and shall stay.
+    pub known: Option<&'a Known>,
 }
 
 /// What the callback sees after each evaluation of the model.
@@ -50,7 +56,7 @@ impl Step<'_> {
 /// Told of each step; [`ControlFlow::Break`] cancels.
 pub type Callback<'a> = &'a mut dyn FnMut(&Step) -> ControlFlow<()>;
 
-/// Walks from `x` (see [`SamplerSchedule::start`]), `[B, h, w, C]`, to a sample.
+/// Walks from `x` (see [`SamplerSchedule::start`] and [`SamplerSchedule::noised`]), `[B, h, w, C]`, to a sample.
 ///
 /// `model` is told x at its training scale and the timestep, and answers in x's shape. `generator` is the one that
 /// the initial noise came from, so that the noise of stochastic samplers goes on where that ended.
@@ -59,7 +65,7 @@ pub type Callback<'a> = &'a mut dyn FnMut(&Step) -> ControlFlow<()>;
 /// The model's own, [`Error::NotFinite`] with the step when its output is not finite, and [`Error::Cancelled`].
 ///
 /// # Panics
-/// When x has not four axes, or the model changes its shape.
+/// When x has not four axes, the model changes its shape, or `options.begin` is beyond the last evaluation.
 pub fn sample(
     schedule: &SamplerSchedule,
     options: Options,
@@ -68,6 +74,11 @@ pub fn sample(
     generator: &mut TorchGenerator,
     callback: Callback,
 ) -> Result<Tensor> {
+    assert!(
+        options.begin < schedule.evaluations(),
+        "nothing is left to do from evaluation {}",
+        options.begin
+    );
     let denoiser = Denoiser {
         model,
         kind: schedule.settings.prediction_type,
@@ -94,14 +105,19 @@ pub fn sample(
 /// What every sampler works with.
 struct Run<'a> {
     schedule: &'a SamplerSchedule,
-    options: Options,
+    options: Options<'a>,
     denoiser: Denoiser<'a>,
     generator: &'a mut TorchGenerator,
     callback: Callback<'a>,
 }
 
 impl Run<'_> {
-    /// Evaluations of the model.
+    /// The evaluations of the model, from the one to begin with.
+    fn evaluations(&self) -> std::ops::Range<usize> {
+        self.options.begin..self.len()
+    }
+
+    /// The number of the schedule's evaluations, those before the beginning included.
     fn len(&self) -> usize {
         self.schedule.evaluations()
     }
@@ -114,8 +130,9 @@ impl Run<'_> {
     /// Asks the model at evaluation i.
     fn predict(&mut self, i: usize, x: &Tensor) -> Result<Prediction> {
         let level = self.schedule.level(i);
+        let begin = self.options.begin;
         self.denoiser
-            .predict(x, level, i, self.schedule.evaluations())
+            .predict(x, level, i - begin, self.schedule.evaluations() - begin)
     }
 
     /// Standard normal noise of x's shape, drawn in PyTorch's order: channel by channel.
@@ -127,17 +144,23 @@ impl Run<'_> {
         Tensor::from_vec(values, &[batch, channels, height, width]).nchw_to_nhwc()
     }
 
-    /// Tells the callback that evaluation i led to `latents`.
-    fn report(&mut self, i: usize, latents: &Tensor, prediction: &Prediction) -> Result<()> {
+    /// Ends evaluation i, which led to `latents`: puts what is known back in its place, and tells the callback.
+    /// Returns the latents to go on with.
+    fn report(&mut self, i: usize, latents: Tensor, prediction: &Prediction) -> Result<Tensor> {
+        let latents = match self.options.known {
+            Some(known) => known.put_back(self.schedule, i, &latents),
+            None => latents,
+        };
+        let begin = self.options.begin;
         let step = Step {
-            index: i,
-            total: self.len(),
+            index: i - begin,
+            total: self.len() - begin,
             timestep: self.schedule.timesteps[i],
-            latents,
+            latents: &latents,
             prediction,
         };
         match (self.callback)(&step) {
-            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Continue(()) => Ok(latents),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         }
     }

@@ -136,6 +136,19 @@ impl Row {
     }
 }
 
+/// What stands in an error for a name that nobody has: the name, and the known one that is spelled most like it.
+fn with_nearest(name: &str, known: &[&'static str]) -> String {
+    let likeness = |known: &&&str| strsim::jaro_winkler(&name.to_lowercase(), known);
+    let nearest = known
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|known| likeness(known) > 0.5);
+    match nearest {
+        Some(nearest) => format!("{name}; the nearest is {nearest}"),
+        None => name.to_string(),
+    }
+}
+
 impl FromStr for Sampler {
     type Err = Error;
 
@@ -144,8 +157,9 @@ impl FromStr for Sampler {
             .into_iter()
             .find(|sampler| sampler.row().answers_to(name))
             .ok_or_else(|| {
-                let names = Self::ALL.map(Self::name).join(", ");
-                Error::request("sampler", format!("one of {names}"), name)
+                let names = Self::ALL.map(Self::name);
+                let expected = format!("one of {}", names.join(", "));
+                Error::request("sampler", expected, with_nearest(name, &names))
             })
     }
 }
@@ -158,8 +172,9 @@ impl FromStr for Spacing {
             .into_iter()
             .find(|spacing| spacing.row().answers_to(name))
             .ok_or_else(|| {
-                let names = Self::ALL.map(Self::name).join(", ");
-                Error::request("schedule", format!("one of {names}"), name)
+                let names = Self::ALL.map(Self::name);
+                let expected = format!("one of {}", names.join(", "));
+                Error::request("schedule", expected, with_nearest(name, &names))
             })
     }
 }
@@ -210,6 +225,8 @@ mod tests {
             message.contains("dpm++2m") && message.contains("lcm"),
             "{message}"
         );
+        let message = "Eulr".parse::<Sampler>().unwrap_err().to_string();
+        assert!(message.ends_with("the nearest is euler"), "{message}");
         assert!("".parse::<Sampler>().is_err() && "".parse::<Spacing>().is_err());
     }
 }

@@ -12,8 +12,9 @@ use crate::diffusion::divide;
 pub(super) fn pndm(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
     let skip = run.schedule.settings.skip_prk_steps;
     let mut outputs = Vec::new();
+    let begin = run.options.begin;
     let first = if skip {
-        0
+        begin
     } else {
         runge_kutta(run, &mut x, &mut outputs)?
     };
@@ -23,8 +24,9 @@ pub(super) fn pndm(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
         let t = run.timestep(i);
         let prediction = run.predict(i, &x)?;
         let output = prediction.output.clone();
-        if i == 1 && skip {
-            // The second evaluation repeats the first step, with the mean of the outputs at its two ends.
+        if i == begin + 1 && skip {
+            // The second evaluation repeats the first step, with the mean of the outputs at its two ends. From the
+            // middle of a schedule it is taken so too, as diffusers does, whatever timestep stands there.
             let mean = output.add(&outputs[0]).scale(0.5);
             x = transfer(run, &start, t + stride, t, &mean);
         } else {
@@ -33,7 +35,7 @@ pub(super) fn pndm(run: &mut Run, mut x: Tensor) -> Result<Tensor> {
             outputs.drain(..outputs.len().saturating_sub(4));
             x = transfer(run, &x, t, t - stride, &adams_bashforth(&outputs));
         }
-        run.report(i, &x, &prediction)?;
+        x = run.report(i, x, &prediction)?;
     }
     Ok(x)
 }
@@ -60,7 +62,7 @@ fn runge_kutta(run: &mut Run, x: &mut Tensor, outputs: &mut Vec<Tensor>) -> Resu
             let ahead = run.timestep(i) - if stage % 2 == 0 { half } else { 0 };
             let slope = if stage == 3 { &sum } else { output };
             *x = transfer(run, &start, t, ahead, slope);
-            run.report(i, x, &prediction)?;
+            *x = run.report(i, x.clone(), &prediction)?;
         }
     }
     Ok(12)
