@@ -78,6 +78,7 @@ fn arithmetic() {
     check(&[&a], || a.value().exp());
     check(&[&a], || a.value().square());
     check(&[&a], || a.value().add_scalar(2.0).abs());
+    check(&[&a], || a.value().pseudo_huber(0.4));
     check(&[&a], || a.value().scale_samples(&[2.0, -0.5]));
     check(&[&a], || a.value().sum());
     check(&[&a], || a.value().square().mean());
@@ -166,11 +167,13 @@ fn attention() {
         parameter(&[2, 7, 6], 16),
     );
     check(&[&q, &k, &v], || {
-        q.value().attention(&k.value(), &v.value(), 2, false, Precision::F32)
+        q.value()
+            .attention(&k.value(), &v.value(), 2, false, Precision::F32)
     });
     let (k, v) = (parameter(&[2, 5, 6], 17), parameter(&[2, 5, 6], 18));
     check(&[&q, &k, &v], || {
-        q.value().attention(&k.value(), &v.value(), 3, true, Precision::F32)
+        q.value()
+            .attention(&k.value(), &v.value(), 3, true, Precision::F32)
     });
 }
 

@@ -1,7 +1,7 @@
 //! CLIP's text model (Radford et al. 2021, arXiv:2103.00020): token ids in, one context vector per token out.
 
 use serde_json::{Value, json};
-use velatura_tensor::{Activation, Tensor};
+use velatura_tensor::{Activation, Parameter, Tensor};
 
 use crate::checkpoint::Component;
 use crate::fields::{Fields, check, decimal};
@@ -147,16 +147,39 @@ impl ClipTextModel {
         &self.config
     }
 
+    /// The table of tokens, `[V, D]`.
+    pub fn token_table(&self) -> Tensor {
+        self.token_embedding.table()
+    }
+
+    /// Teaches the model the tokens from the id `first` on: their `rows` are `[n, D]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the rows have another width than this model's.
+    pub fn learn(&mut self, first: u32, rows: Parameter) -> Result<()> {
+        let width = self.config.hidden_size;
+        if rows.shape().get(1) != Some(&width) {
+            let expected = format!("rows of {width} numbers, the hidden_size of the text encoder");
+            let found = format!("shape {:?}", rows.shape());
+            return Err(Error::tensor(rows.name(), expected, found));
+        }
+        self.token_embedding.learn(first, rows);
+        Ok(())
+    }
+
     /// Whether this model has a row for each of `ids`: a tokenizer may come from another model.
     ///
     /// # Errors
     /// [`Error::Config`] naming `vocab_size`.
     pub fn check_ids(&self, ids: &[u32]) -> Result<()> {
-        let largest = ids.iter().copied().max().unwrap_or(0);
+        let missing = ids.iter().find(|&&id| !self.token_embedding.has(id));
         check(
-            (largest as usize) < self.config.vocab_size,
+            missing.is_none(),
             "vocab_size",
-            || format!("more than {largest}, which is an id of this model's tokenizer"),
+            || {
+                let largest = missing.copied().unwrap_or_default();
+                format!("more than {largest}, which is an id of this model's tokenizer")
+            },
             || self.config.vocab_size,
         )
     }

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use velatura_tensor::{Parameter, Precision, Tensor, Weight};
 
-use crate::checkpoint::{Component, canonical, is_harmless};
+use crate::checkpoint::{Component, LoraFile, canonical, is_harmless};
 use crate::error::{Error, Result};
+use crate::nn::{Adaptation, Adapter};
 
 /// What the weights are wanted for.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub enum Mode {
     Inference(Precision),
     /// Training: everything is a trainable f32 parameter.
     Training,
+    /// Training of something beside it: gradients pass through, and nothing changes.
+    Frozen,
 }
 
 /// The first values of a tensor in a new model.
@@ -47,6 +50,10 @@ pub struct Store {
     mode: Mode,
     /// Of the products with weights in training.
     products: Precision,
+    /// The component's name, and what is added to its weights as they are read, each with its strength.
+    loras: (&'static str, Vec<(Arc<LoraFile>, f32)>),
+    /// What is trained beside frozen weights.
+    adaptation: Option<Adaptation>,
     taken: Mutex<Taken>,
 }
 
@@ -64,34 +71,48 @@ struct Taken {
 }
 
 impl Store {
-    /// Weights from a checkpoint.
-    pub fn load(component: &Component, mode: Mode) -> Store {
+    fn new(source: Source, mode: Mode) -> Store {
         Store {
-            source: Source::Checkpoint(component.clone()),
+            source,
             mode,
             products: Precision::F32,
+            loras: ("", Vec::new()),
+            adaptation: None,
             taken: Mutex::default(),
         }
+    }
+
+    /// Weights from a checkpoint.
+    pub fn load(component: &Component, mode: Mode) -> Store {
+        Store::new(Source::Checkpoint(component.clone()), mode)
     }
 
     /// Random weights for a new model that is to be trained. Every tensor has random numbers of its own, from `seed`
     /// and its name, so that they do not depend on the order in which a model asks.
     pub fn init(seed: u64) -> Store {
-        Store {
-            source: Source::Random { seed },
-            mode: Mode::Training,
-            products: Precision::F32,
-            taken: Mutex::default(),
-        }
+        Store::new(Source::Random { seed }, Mode::Training)
     }
 
     /// Random weights for any purpose, such as measuring a model that one has no checkpoint of.
     pub fn random(seed: u64, mode: Mode) -> Store {
+        Store::new(Source::Random { seed }, mode)
+    }
+
+    /// Adds low-rank adaptations to the checkpoint's weights as they are read, each with its strength. `component` is
+    /// the name under which the files know this model: `unet`, `text_encoder`.
+    pub fn with_loras(self, component: &'static str, loras: &[(Arc<LoraFile>, f32)]) -> Store {
         Store {
-            source: Source::Random { seed },
-            mode,
-            products: Precision::F32,
-            taken: Mutex::default(),
+            loras: (component, loras.to_vec()),
+            ..self
+        }
+    }
+
+    /// Gives the layers that `adaptation` covers adapters to be trained, which [`Store::parameters`] then lists under
+    /// `PATH.lora_A.weight` and `PATH.lora_B.weight`.
+    pub fn with_adapters(self, adaptation: Adaptation) -> Store {
+        Store {
+            adaptation: Some(adaptation),
+            ..self
         }
     }
 
@@ -142,7 +163,7 @@ impl Store {
         .in_file(view.file))
     }
 
-    /// In training, all parameters in the order of their names; in inference, none.
+    /// All parameters that can be trained, in the order of their names.
     pub fn parameters(&self) -> Vec<Parameter> {
         self.taken().parameters.values().cloned().collect()
     }
@@ -168,7 +189,12 @@ impl Store {
                     )
                     .in_file(view.file));
                 }
-                view.to_f32()
+                let mut values = view.to_f32()?;
+                let (component, loras) = &self.loras;
+                for (lora, strength) in loras {
+                    lora.add_to(component, name, shape, *strength, &mut values)?;
+                }
+                Ok(values)
             }
         }
     }
@@ -181,11 +207,22 @@ impl Store {
             return Ok(parameter.clone());
         }
         let values = self.values(name, shape, init)?;
-        let parameter = Parameter::new(name, Tensor::from_vec(values, shape));
+        Ok(self.keep(name, Tensor::from_vec(values, shape)))
+    }
+
+    /// A parameter that training changes, with this first value.
+    fn keep(&self, name: &str, value: Tensor) -> Parameter {
+        let parameter = Parameter::new(name, value);
         self.taken()
             .parameters
             .insert(name.to_owned(), parameter.clone());
-        Ok(parameter)
+        parameter
+    }
+
+    /// A parameter that training passes by.
+    fn frozen(&self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        let values = self.values(name, shape, init)?;
+        Ok(Parameter::frozen(name, Tensor::from_vec(values, shape)))
     }
 }
 
@@ -254,15 +291,39 @@ impl<'a> Weights<'a> {
                 };
                 Weight::packed(&self.store.values(&name, shape, init)?, shape, precision)
             }
-            Mode::Training => {
+            Mode::Training | Mode::Frozen => {
                 let products = if self.in_f32 {
                     Precision::F32
                 } else {
                     self.store.products
                 };
-                Weight::trainable_in(self.store.trained(&name, shape, init)?, products)
+                let parameter = match self.store.mode {
+                    Mode::Frozen => self.store.frozen(&name, shape, init)?,
+                    _ => self.store.trained(&name, shape, init)?,
+                };
+                Weight::trainable_in(parameter, products)
             }
         })
+    }
+
+    /// The adapter of the layer here, whose weight has this `shape`; none where none is to be trained.
+    pub fn adapter(&self, shape: &[usize]) -> Option<Adapter> {
+        let shared = self.store.adaptation.as_ref()?;
+        if !shared.covers(&self.path) {
+            return None;
+        }
+        let (rank, fan_in) = (shared.rank, shape[1..].iter().product());
+        let down_shape = [&[rank], &shape[1..]].concat();
+        let mut up_shape = shape.to_vec();
+        up_shape[1] = rank;
+        let (down, up) = (self.name("lora_A.weight"), self.name("lora_B.weight"));
+        // PEFT's choice for A, which is PyTorch's for a linear layer.
+        let first = random(shared.seed, &down, rank * fan_in, Init::torch(fan_in));
+        let zeros = Tensor::zeros(&up_shape);
+        let seed = SplitMix::new(shared.seed, &self.path).next();
+        let down = self.store.keep(&down, Tensor::from_vec(first, &down_shape));
+        let up = self.store.keep(&up, zeros);
+        Some(Adapter::new(shared, seed, down, up))
     }
 
     /// Any other tensor: a bias, a norm's scale, an embedding table.
@@ -273,10 +334,7 @@ impl<'a> Weights<'a> {
     pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         let name = self.take(name);
         match self.store.mode {
-            Mode::Inference(_) => {
-                let values = self.store.values(&name, shape, init)?;
-                Ok(Parameter::frozen(name, Tensor::from_vec(values, shape)))
-            }
+            Mode::Inference(_) | Mode::Frozen => self.store.frozen(&name, shape, init),
             Mode::Training => self.store.trained(&name, shape, init),
         }
     }

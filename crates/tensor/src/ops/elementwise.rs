@@ -108,6 +108,19 @@ impl Tensor {
         out
     }
 
+    /// 2c·(√(x² + c²) − c): about x² for |x| below c, about 2c·|x| beyond (the pseudo-Huber loss as diffusion training
+    /// scales it: Khrapov et al. 2024, arXiv:2403.16728).
+    pub fn pseudo_huber(&self, c: f32) -> Tensor {
+        let mut out = self.map(|x| 2.0 * c * ((x * x + c * c).sqrt() - c));
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                dy.zip(&x, |dy, x| dy * 2.0 * c * x / (x * x + c * c).sqrt())
+            })
+        });
+        out
+    }
+
     /// x cut to [low, high]; NaN stays NaN. The gradient passes where x lies inside, ends included.
     pub fn clamp(&self, low: f32, high: f32) -> Tensor {
         let mut out = self.map(|x| x.clamp(low, high));

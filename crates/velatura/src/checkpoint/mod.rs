@@ -4,6 +4,8 @@
 mod config;
 mod files;
 mod folder;
+mod learned;
+mod lora;
 mod names;
 mod safetensors;
 mod save;
@@ -19,6 +21,8 @@ use sha2::{Digest, Sha256};
 pub(crate) use self::config::read_text;
 pub use self::config::{parse_config, read_config};
 pub use self::folder::{ModelFolder, StaticFiles};
+pub use self::learned::LearnedWord;
+pub use self::lora::{LoraFile, LoraLayer, LoraNaming, save_lora};
 pub use self::names::{canonical, is_harmless};
 pub use self::safetensors::{TensorFile, TensorView};
 pub use self::save::{

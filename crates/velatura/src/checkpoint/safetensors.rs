@@ -51,6 +51,7 @@ struct Inner {
     /// Where the data begin.
     data: usize,
     tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// What the header says of one tensor; the range has been checked against the file.
@@ -117,7 +118,7 @@ impl TensorFile {
     }
 
     fn new(path: PathBuf, bytes: Bytes) -> Result<TensorFile> {
-        let (data, tensors) =
+        let (data, Header { tensors, metadata }) =
             read_header(bytes.as_slice()).map_err(|error| error.in_file(&path))?;
         Ok(TensorFile {
             inner: Arc::new(Inner {
@@ -125,6 +126,7 @@ impl TensorFile {
                 bytes,
                 data,
                 tensors,
+                metadata,
             }),
         })
     }
@@ -137,6 +139,11 @@ impl TensorFile {
     /// The whole file, header and all.
     pub fn bytes(&self) -> &[u8] {
         self.inner.bytes.as_slice()
+    }
+
+    /// What the header's `__metadata__` says under `key`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.inner.metadata.get(key).map(String::as_str)
     }
 
     /// The names in the file, sorted.
@@ -207,8 +214,8 @@ fn from_le_bytes<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T
     numbers.iter().map(|&number| convert(number)).collect()
 }
 
-/// Checks everything that is believed later. Returns where the data begin, and the tensors.
-fn read_header(bytes: &[u8]) -> Result<(usize, BTreeMap<String, TensorInfo>)> {
+/// Checks everything that is believed later. Returns where the data begin, and what the header says.
+fn read_header(bytes: &[u8]) -> Result<(usize, Header)> {
     let wrong = |message: String| Error::Format {
         file: PathBuf::new(),
         message,
@@ -233,10 +240,11 @@ fn read_header(bytes: &[u8]) -> Result<(usize, BTreeMap<String, TensorInfo>)> {
             rest.len()
         )));
     };
-    let Header(tensors) = serde_json::from_slice(header)
+    let header_length = header.len();
+    let header: Header = serde_json::from_slice(header)
         .map_err(|error| wrong(format!("the safetensors header cannot be read: {error}")))?;
-    check_ranges(&tensors, rest.len() - header.len())?;
-    Ok((8 + header.len(), tensors))
+    check_ranges(&header.tensors, rest.len() - header_length)?;
+    Ok((8 + header_length, header))
 }
 
 /// Every tensor has as many bytes as its shape needs, and together they fill the `available` bytes without gap or
@@ -297,8 +305,11 @@ fn check_ranges(tensors: &BTreeMap<String, TensorInfo>, available: usize) -> Res
     Ok(())
 }
 
-/// The header as a map, in which a name may occur only once.
-struct Header(BTreeMap<String, TensorInfo>);
+/// The header, in which a name may occur only once.
+struct Header {
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -313,9 +324,17 @@ impl<'de> Deserialize<'de> for Header {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
                 use serde::de::Error as _;
                 let mut tensors = BTreeMap::new();
+                let mut metadata = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<serde::de::IgnoredAny>()?;
+                        // Other people's notes, of which only texts are of use here.
+                        let notes: serde_json::Value = map.next_value()?;
+                        metadata = notes
+                            .as_object()
+                            .into_iter()
+                            .flatten()
+                            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into())))
+                            .collect();
                     } else {
                         let info = map.next_value().map_err(|error| {
                             A::Error::custom(format!("tensor `{name}`: {error}"))
@@ -325,7 +344,7 @@ impl<'de> Deserialize<'de> for Header {
                         }
                     }
                 }
-                Ok(Header(tensors))
+                Ok(Header { tensors, metadata })
             }
         }
         deserializer.deserialize_map(Entries)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use velatura_tensor::{Padding, Parameter, Precision, Tensor, Weight};
 
-use super::watch;
+use super::{Adapter, watch};
 use crate::Result;
 use crate::weights::{Init, Weights};
 
@@ -13,6 +13,7 @@ use crate::weights::{Init, Weights};
 pub struct Linear {
     weight: Weight,
     bias: Option<Parameter>,
+    adapter: Option<Adapter>,
     path: Arc<str>,
 }
 
@@ -50,12 +51,22 @@ impl Linear {
             bias: bias
                 .map(|init| w.parameter("bias", &[outputs], init))
                 .transpose()?,
+            adapter: w.adapter(&[outputs, inputs]),
             path: w.path().into(),
         })
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        watch(&self.path, x.linear(&self.weight, self.bias.as_ref()))
+        let y = x.linear(&self.weight, self.bias.as_ref());
+        watch(&self.path, adapted(y, x, self.adapter.as_ref()))
+    }
+}
+
+/// y, plus what the adapter makes of x where there is one.
+fn adapted(y: Tensor, x: &Tensor, adapter: Option<&Adapter>) -> Tensor {
+    match adapter {
+        Some(adapter) => y.add(&adapter.forward(x)),
+        None => y,
     }
 }
 
@@ -64,6 +75,8 @@ impl Linear {
 pub struct Conv2d {
     weight: Weight,
     bias: Parameter,
+    /// Of a kernel of 1×1 only, which is a product like a linear layer's.
+    adapter: Option<Adapter>,
     stride: usize,
     padding: Padding,
     path: Arc<str>,
@@ -88,6 +101,9 @@ impl Conv2d {
         Ok(Conv2d {
             weight: w.weight("weight", &[outputs, inputs, kernel, kernel], init)?,
             bias: w.parameter("bias", &[outputs], init)?,
+            adapter: (kernel == 1 && stride == 1)
+                .then(|| w.adapter(&[outputs, inputs, 1, 1]))
+                .flatten(),
             stride,
             padding,
             path: w.path().into(),
@@ -95,10 +111,8 @@ impl Conv2d {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        watch(
-            &self.path,
-            x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding),
-        )
+        let y = x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding);
+        watch(&self.path, adapted(y, x, self.adapter.as_ref()))
     }
 }
 
@@ -164,10 +178,12 @@ impl LayerNorm {
     }
 }
 
-/// A table `[V, D]` of vectors.
+/// A table `[V, D]` of vectors, and rows that were learnt beside it.
 #[derive(Clone, Debug)]
 pub struct Embedding {
     table: Parameter,
+    /// Each with the id of its first row.
+    learned: Vec<(u32, Parameter)>,
     path: Arc<str>,
 }
 
@@ -176,12 +192,60 @@ impl Embedding {
     pub fn load(w: &Weights, rows: usize, width: usize, std: f32) -> Result<Self> {
         Ok(Embedding {
             table: w.parameter("weight", &[rows, width], Init::Normal(std))?,
+            learned: Vec::new(),
             path: w.path().into(),
         })
     }
 
+    /// The table itself, `[V, D]`.
+    pub fn table(&self) -> Tensor {
+        self.table.value()
+    }
+
+    /// From now on the ids from `first` on mean the `rows` `[n, D]`.
+    pub fn learn(&mut self, first: u32, rows: Parameter) {
+        self.learned.push((first, rows));
+    }
+
+    /// Whether there is a row for `id`.
+    pub fn has(&self, id: u32) -> bool {
+        (id as usize) < self.table.shape()[0] || self.source(id).0.is_some()
+    }
+
     /// The rows `ids`, as `shape` + `[D]`.
     pub fn forward(&self, ids: &[u32], shape: &[usize]) -> Tensor {
-        watch(&self.path, self.table.embedding(ids, shape))
+        let rows = if self.learned.is_empty() {
+            self.table.embedding(ids, shape)
+        } else {
+            self.mixed(ids, shape)
+        };
+        watch(&self.path, rows)
+    }
+
+    /// Which of the learned rows `id` belongs to, and its place there or in the table.
+    fn source(&self, id: u32) -> (Option<usize>, u32) {
+        let found = self.learned.iter().position(|(first, rows)| {
+            id.checked_sub(*first)
+                .is_some_and(|place| (place as usize) < rows.shape()[0])
+        });
+        match found {
+            Some(index) => (found, id - self.learned[index].0),
+            None => (None, id),
+        }
+    }
+
+    /// Run by run from table and learned rows, put together again.
+    fn mixed(&self, ids: &[u32], shape: &[usize]) -> Tensor {
+        let sources: Vec<_> = ids.iter().map(|&id| self.source(id)).collect();
+        let runs = sources.chunk_by(|(a, _), (b, _)| a == b);
+        let pieces: Vec<Tensor> = runs
+            .map(|run| {
+                let table = run[0].0.map_or(&self.table, |index| &self.learned[index].1);
+                let places: Vec<u32> = run.iter().map(|&(_, place)| place).collect();
+                table.embedding(&places, &[places.len()])
+            })
+            .collect();
+        let whole = Tensor::concat_batch(&pieces.iter().collect::<Vec<_>>());
+        whole.reshape(&[shape, &[self.table.shape()[1]]].concat())
     }
 }

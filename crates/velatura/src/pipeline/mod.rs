@@ -8,10 +8,10 @@ mod trace;
 mod txt2img;
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use velatura_kernels::isa;
-use velatura_tensor::{Precision, Tensor};
+use velatura_tensor::{Parameter, Precision, Tensor};
 
 pub use self::init::Init;
 pub use self::plan::{Advice, Facts, Plan};
@@ -19,7 +19,7 @@ pub use self::preview::Preview;
 pub use self::request::Request;
 pub use self::trace::Trace;
 pub use self::txt2img::{Observer, Painted, Painter, Step};
-use crate::checkpoint::{Component, ModelFolder, model_hash, parse_config};
+use crate::checkpoint::{Component, LearnedWord, LoraFile, ModelFolder, model_hash, parse_config};
 use crate::clip::{ClipTextConfig, ClipTextModel};
 use crate::diffusion::SchedulerConfig;
 use crate::metadata::{ModelIdentity, Recipe};
@@ -75,6 +75,8 @@ pub struct Model {
     unet: (Component, UnetConfig),
     vae: (Component, VaeConfig),
     facts: Facts,
+    loras: Vec<(Arc<LoraFile>, f32)>,
+    words: Vec<LearnedWord>,
 }
 
 impl Model {
@@ -104,7 +106,15 @@ impl Model {
             unet: (unet, unet_config),
             vae: (vae, vae_config),
             facts,
+            loras: Vec::new(),
+            words: Vec::new(),
         })
+    }
+
+    /// Adds a low-rank adaptation, of which `strength` times its effect is merged into the weights as they are read.
+    pub fn with_lora(mut self, file: LoraFile, strength: f32) -> Model {
+        self.loras.push((Arc::new(file), strength));
+        self
     }
 
     /// The folder's name, for messages and recipes.
@@ -122,6 +132,12 @@ impl Model {
     /// What plans are made from.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Teaches the text encoder a word, as textual inversion has learnt it.
+    pub fn with_word(mut self, word: LearnedWord) -> Model {
+        self.words.push(word);
+        self
     }
 
     /// Fills in what `request` leaves open.
@@ -143,8 +159,10 @@ impl Model {
     /// A tensor is missing, left over, misshapen, or not finite; the tokenizer is damaged or of another model.
     pub fn load(&self, precision: PrecisionChoice) -> Result<Pipeline> {
         let precision = precision.resolve();
-        let tokenizer = tokenizer(&self.folder)?;
-        let store = |component: &Component| Store::load(component, Mode::Inference(precision));
+        let mut tokenizer = tokenizer(&self.folder)?;
+        let store = |component: &Component, name| {
+            Store::load(component, Mode::Inference(precision)).with_loras(name, &self.loras)
+        };
 
         let (component, config) = &self.text_encoder;
         if tokenizer.vocab_size() > config.vocab_size {
@@ -161,19 +179,26 @@ impl Model {
                     .in_file(component.config_path()),
             );
         }
-        let weights = store(component);
-        let text_encoder = ClipTextModel::load(config, &weights.root())?;
+        let weights = store(component, "text_encoder");
+        let mut text_encoder = ClipTextModel::load(config, &weights.root())?;
         weights.finish()?;
+        for LearnedWord { word, rows } in &self.words {
+            let first = tokenizer.add_word(word, rows.dim(0))?;
+            text_encoder.learn(first, Parameter::frozen(word.as_str(), rows.clone()))?;
+        }
 
         let (component, config) = &self.unet;
-        let weights = store(component);
+        let weights = store(component, "unet");
         let unet = Unet::load(config, &weights.root())?;
         weights.finish()?;
 
         let (component, config) = &self.vae;
-        let weights = store(component);
+        let weights = store(component, "vae");
         let vae = AutoencoderKl::load(config, &weights.root())?;
         weights.finish()?;
+        for (lora, _) in &self.loras {
+            lora.check_used()?;
+        }
 
         Ok(Pipeline {
             model: self.clone(),

@@ -10,6 +10,7 @@ mod special;
 mod vocabulary;
 mod words;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -23,7 +24,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{Encoding as Pieces, SplitDelimiterBehavior};
+use tokenizers::{AddedToken, Encoding as Pieces, SplitDelimiterBehavior};
 
 use self::special::Special;
 use self::vocabulary::Vocabulary;
@@ -55,6 +56,8 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     special: Special,
     ids: SpecialIds,
+    /// Words of several tokens that were added, and how they are spelled out.
+    expansions: Vec<(String, String)>,
 }
 
 /// The ids of the marks around a text.
@@ -172,7 +175,46 @@ impl Tokenizer {
             vocabulary,
             special,
             ids,
+            expansions: Vec::new(),
         })
+    }
+
+    /// Adds a word of `count` tokens, as textual inversion does, and returns the first one's id; the others follow.
+    /// In a text it is found whatever its case. [`Tokenizer::save`] leaves it out, as it belongs to no vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// The word is blank, or the vocabulary has it.
+    pub fn add_word(&mut self, word: &str, count: usize) -> Result<u32> {
+        // diffusers calls the second token `word_1`, and so on.
+        let tokens: Vec<String> = (0..count)
+            .map(|i| match i {
+                0 => word.to_owned(),
+                _ => format!("{word}_{i}"),
+            })
+            .collect();
+        let known = tokens
+            .iter()
+            .find(|token| self.inner.token_to_id(token).is_some());
+        if word.trim().is_empty() || known.is_some() {
+            return Err(Error::request(
+                "word",
+                "a word that the vocabulary does not have yet, such as <my-thing>",
+                format!("{:?}", known.map_or(word, String::as_str)),
+            ));
+        }
+        let added = tokens
+            .iter()
+            .map(|token| AddedToken::from(token.clone(), false).normalized(true));
+        let unusable = |error: tokenizers::Error| Error::format("", error.to_string());
+        self.inner
+            .add_tokens(added.collect::<Vec<_>>())
+            .map_err(unusable)?;
+        if count > 1 {
+            self.expansions.push((word.to_owned(), tokens.join(" ")));
+        }
+        let first = self.inner.token_to_id(word);
+        first.ok_or_else(|| Error::format("", format!("the word {word:?} cannot be added")))
     }
 
     /// Encodes a text of any length, cutting what does not fit.
@@ -181,6 +223,13 @@ impl Tokenizer {
     ///
     /// The vocabulary lacks single bytes and a token for what is unknown, and the text needs them.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
+        let mut spelled = Cow::Borrowed(text);
+        for (word, tokens) in &self.expansions {
+            if spelled.contains(word.as_str()) {
+                spelled = Cow::Owned(spelled.replace(word.as_str(), tokens));
+            }
+        }
+        let text = spelled.as_ref();
         let pieces = self.inner.encode_fast(text, false).and_then(|short| {
             // Offsets into the text are only needed where something is cut.
             if short.len() <= self.room() {
