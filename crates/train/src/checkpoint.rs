@@ -5,43 +5,22 @@
 //! Random numbers and the order of the data are functions of seed and step (see `random.rs`), so the step is the
 //! data cursor and the whole state of the random numbers.
 
-use std::collections::BTreeMap;
+mod state;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use velatura::checkpoint::{
-    FloatType, TensorFile, save_tensors, write_atomically, write_folder_atomically,
-};
+use velatura::checkpoint::{FloatType, TensorFile, save_tensors, write_folder_atomically};
 
+pub use self::state::State;
 use crate::config::first_difference;
-use crate::dataset::hex;
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 
 /// The file beside the components.
-const STATE: &str = "state.json";
 const TRAINING: &str = "training.safetensors";
-
-/// What `state.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct State {
-    /// Of this layout.
-    pub format: u32,
-    /// Steps done.
-    pub step: u64,
-    /// The part of the config that must not change.
-    pub identity: Value,
-    /// The threads it ran with; sums may come out differently with another number.
-    pub threads: usize,
-    /// SHA-256 of every other file.
-    files: BTreeMap<String, String>,
-}
-
-const FORMAT: u32 = 1;
 
 /// The checkpoints of a run folder.
 pub struct Checkpoints {
@@ -109,19 +88,7 @@ impl Checkpoints {
                 );
             }
             save_tensors(&dir.join(TRAINING), tensors, FloatType::F32)?;
-            let threads = velatura_kernels::pool::threads();
-            let files = digests(dir).map_err(velatura::Error::io("read back", dir))?;
-            let state = State {
-                format: FORMAT,
-                step,
-                identity: identity.clone(),
-                threads,
-                files,
-            };
-            let path = dir.join(STATE);
-            let text = serde_json::to_string_pretty(&state)
-                .map_err(|error| velatura::Error::format(&path, error.to_string()))?;
-            write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))
+            State::write(dir, step, identity)
         })?;
         let steps = self.steps()?;
         for old in &steps[..steps.len().saturating_sub(keep)] {
@@ -131,63 +98,78 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The newest checkpoint, after checking that it is whole and belongs to this config.
+    /// The newest checkpoint that is whole, after checking that it belongs to this config. A damaged one is set aside
+    /// under another name, with a word to the person, and the one before is taken.
     ///
     /// # Errors
-    /// A file is damaged or missing; the config differs in what the weights depend on.
+    /// All are damaged; the config differs in what the weights depend on.
     pub fn newest(&self, identity: &Value) -> Result<Option<(PathBuf, State)>> {
-        let Some(&step) = self.steps()?.last() else {
-            return Ok(None);
-        };
-        let dir = self.path(step);
-        let path = dir.join(STATE);
-        let state: State = velatura::checkpoint::read_config(&path)?;
-        let redo = format!(
-            "remove {} to go on from the checkpoint before",
-            dir.display()
-        );
-        if state.format != FORMAT {
-            return Err(Error::run(
-                &dir,
-                format!("expected format {FORMAT}, found {}; {redo}", state.format),
-            ));
-        }
-        if let Some((field, before, now)) = first_difference(&state.identity, identity, "") {
-            return Err(Error::run(
-                &dir,
-                format!(
-                    "the run was started with {field} = {before}, the config now says {now}; a resumed run cannot \
-                     change that. Restore the field, or choose another [run] dir"
-                ),
-            ));
-        }
-        let found = digests(&dir).map_err(Error::io("read", &dir))?;
-        for (file, digest) in &state.files {
-            match found.get(file) {
-                Some(other) if other == digest => {}
-                Some(_) => {
-                    return Err(Error::run(
-                        &dir,
-                        format!("{file} is damaged: its checksum differs; {redo}"),
-                    ));
+        let mut faults = Vec::new();
+        for step in self.steps()?.into_iter().rev() {
+            let dir = self.path(step);
+            let state = match State::verify(&dir) {
+                Ok(state) => state,
+                Err(fault) => {
+                    eprintln!("note: {fault}");
+                    faults.push((dir, fault));
+                    continue;
                 }
-                None => return Err(Error::run(&dir, format!("{file} is missing; {redo}"))),
+            };
+            if let Some((field, before, now)) = first_difference(&state.identity, identity, "") {
+                return Err(Error::run(
+                    &dir,
+                    format!(
+                        "the run was started with {field} = {before}, the config now says {now}; a resumed run cannot \
+                         change that. Restore the field, or choose another [run] dir"
+                    ),
+                ));
             }
+            for (damaged, _) in &faults {
+                let aside = self.set_aside(damaged)?;
+                eprintln!(
+                    "note: the damaged checkpoint is now {}; the run goes on from step {step}",
+                    aside.display()
+                );
+            }
+            return Ok(Some((dir, state)));
         }
-        Ok(Some((dir, state)))
+        match faults.into_iter().next() {
+            None => Ok(None),
+            Some((_, fault)) => Err(Error::run(
+                &self.dir,
+                format!(
+                    "no checkpoint in it is whole. The newest: {fault}. Restore the file from a copy, or remove the \
+                     folder to begin again"
+                ),
+            )),
+        }
     }
 
-    /// Removes what an interrupted write has left.
+    /// Renames a damaged checkpoint, so that it neither counts as one nor is lost.
+    fn set_aside(&self, damaged: &Path) -> Result<PathBuf> {
+        let name = damaged.file_name().unwrap_or_default().to_string_lossy();
+        let aside = self.dir.join(format!("damaged-{name}"));
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
+        }
+        fs::rename(damaged, &aside).map_err(Error::io("rename", damaged))?;
+        Ok(aside)
+    }
+
+    /// Removes what interrupted writes have left, here and in the run folder.
     pub fn clean(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let bytes = name.as_encoded_bytes();
-            if bytes.starts_with(b".step-") && bytes.ends_with(b".tmp") {
-                // What cannot be removed does no harm: it is never read.
-                let _ = fs::remove_dir_all(entry.path());
+        for dir in [Some(self.dir.as_path()), self.dir.parent()] {
+            let Some(Ok(entries)) = dir.map(fs::read_dir) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let bytes = name.as_encoded_bytes();
+                if bytes.starts_with(b".") && bytes.ends_with(b".tmp") {
+                    // What cannot be removed does no harm: it is never read.
+                    let _ = fs::remove_dir_all(entry.path());
+                    let _ = fs::remove_file(entry.path());
+                }
             }
         }
     }
@@ -199,58 +181,36 @@ impl Checkpoints {
 /// A tensor is missing or of another size.
 pub fn restore(dir: &Path, optimizer: &mut Optimizer, ema: Option<&mut Ema>) -> Result<()> {
     let file = TensorFile::open(&dir.join(TRAINING))?;
-    let fill = |name: String, into: &mut [f32]| -> Result<()> {
+    let read = |name: String, len: usize| -> Result<Vec<f32>> {
         let Some(view) = file.tensor(&name) else {
             return Err(Error::run(dir, format!("{TRAINING} has no tensor {name}")));
         };
         let values = view.to_f32()?;
-        if values.len() != into.len() {
+        if values.len() != len {
             let message = format!(
-                "{TRAINING}: {name}: expected {} values, found {}",
-                into.len(),
+                "{TRAINING}: {name}: expected {len} values, found {}",
                 values.len()
             );
             return Err(Error::run(dir, message));
         }
-        into.copy_from_slice(&values);
-        Ok(())
+        Ok(values)
     };
-    let keys: Vec<String> = optimizer
+    let parameters: Vec<(String, usize)> = optimizer
         .parameters()
         .iter()
-        .map(|named| named.key())
+        .map(|named| (named.key(), named.parameter.shape().iter().product()))
         .collect();
-    for (key, moments) in keys.iter().zip(optimizer.moments_mut()) {
-        fill(format!("{key}#first"), &mut moments.first)?;
-        fill(format!("{key}#second"), &mut moments.second)?;
+    for ((key, len), moments) in parameters.iter().zip(optimizer.moments_mut()) {
+        let first = read(format!("{key}#first"), *len)?;
+        let second = read(format!("{key}#second"), *len)?;
+        moments.set([&first, &second]);
     }
     if let Some(ema) = ema {
-        for (key, average) in keys.iter().zip(ema.averages_mut()) {
-            fill(format!("{key}#average"), average)?;
+        for ((key, len), average) in parameters.iter().zip(ema.averages_mut()) {
+            *average = read(format!("{key}#average"), *len)?;
         }
     }
     Ok(())
-}
-
-/// SHA-256 of every file below `dir` but the state itself, by relative path.
-fn digests(dir: &Path) -> std::io::Result<BTreeMap<String, String>> {
-    fn walk(dir: &Path, below: &str, found: &mut BTreeMap<String, String>) -> std::io::Result<()> {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = format!("{below}{}", entry.file_name().to_string_lossy());
-            if entry.file_type()?.is_dir() {
-                walk(&entry.path(), &format!("{name}/"), found)?;
-            } else if name != STATE {
-                let mut hasher = Sha256::new();
-                std::io::copy(&mut fs::File::open(entry.path())?, &mut hasher)?;
-                found.insert(name, hex(&hasher.finalize()));
-            }
-        }
-        Ok(())
-    }
-    let mut found = BTreeMap::new();
-    walk(dir, "", &mut found)?;
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -275,7 +235,7 @@ mod tests {
 
     fn save(checkpoints: &Checkpoints, step: u64) {
         let (mut optimizer, ema) = parts();
-        optimizer.moments_mut()[0].second[1] = step as f32;
+        optimizer.moments_mut()[0].set([&[0.0; 2], &[0.0, step as f32]]);
         let components = |dir: &Path| {
             fs::create_dir(dir.join("unet"))
                 .and_then(|()| fs::write(dir.join("unet/x"), "weights"))
@@ -304,6 +264,8 @@ mod tests {
         }
         // What a killed process leaves behind is no checkpoint.
         fs::create_dir(run.path().join("checkpoints/.step-000020.abc.tmp")).unwrap();
+        fs::create_dir(run.path().join(".model.abc.tmp")).unwrap();
+        fs::write(run.path().join(".metrics.jsonl.abc.tmp"), "").unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [10, 15]);
         checkpoints.clean();
         assert_eq!(
@@ -312,25 +274,52 @@ mod tests {
                 .count(),
             2
         );
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
 
         let (dir, state) = checkpoints.newest(&json!({"seed": 1})).unwrap().unwrap();
         assert_eq!(state.step, 15);
         let (mut optimizer, mut ema) = parts();
         restore(&dir, &mut optimizer, Some(&mut ema)).unwrap();
-        assert_eq!(optimizer.moments_mut()[0].second, [0.0, 15.0]);
+        assert_eq!(optimizer.moments_mut()[0].to_f32()[1], [0.0, 15.0]);
         assert_eq!(ema.averages_mut()[0], [1.0, 2.0]);
     }
 
     #[test]
-    fn a_damaged_or_foreign_checkpoint_is_refused() {
+    fn a_damaged_checkpoint_gives_way_to_the_one_before() {
         let run = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::of(run.path());
+        let identity = json!({"seed": 1});
         save(&checkpoints, 3);
+        save(&checkpoints, 6);
         let message = |identity: Value| checkpoints.newest(&identity).err().unwrap().to_string();
         assert!(message(json!({"seed": 2})).contains("seed = 1"));
-        fs::write(checkpoints.path(3).join("unet/x"), "weighty").unwrap();
-        assert!(message(json!({"seed": 1})).contains("unet/x is damaged"));
+        fs::write(checkpoints.path(6).join("unet/x"), "weighty").unwrap();
+        let (dir, state) = checkpoints.newest(&identity).unwrap().unwrap();
+        assert_eq!((dir, state.step), (checkpoints.path(3), 3));
+        // It does not count any more, and can be looked at.
+        assert_eq!(checkpoints.steps().unwrap(), [3]);
+        assert!(
+            run.path()
+                .join("checkpoints/damaged-step-000006/unet/x")
+                .is_file()
+        );
+
         fs::remove_file(checkpoints.path(3).join("unet/x")).unwrap();
-        assert!(message(json!({"seed": 1})).contains("unet/x is missing"));
+        let error = message(identity.clone());
+        assert!(
+            error.contains("no checkpoint in it is whole") && error.contains("unet/x is missing"),
+            "{error}"
+        );
+        // The state itself can be what is damaged.
+        save(&checkpoints, 9);
+        let state = checkpoints.path(9).join("state.json");
+        let text = fs::read_to_string(&state).unwrap();
+        fs::write(&state, &text[..text.len() / 2]).unwrap();
+        assert!(message(identity.clone()).contains("state.json"));
+        // Checkpoints without checksums are believed.
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        value.as_object_mut().unwrap().remove("files");
+        fs::write(&state, value.to_string()).unwrap();
+        assert_eq!(checkpoints.newest(&identity).unwrap().unwrap().1.step, 9);
     }
 }

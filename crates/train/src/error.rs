@@ -31,19 +31,35 @@ pub enum Error {
     },
     /// The loss or a gradient stopped being a number.
     #[error(
-        "step {step}: {what}. The run stops here and writes no checkpoint of this state; the last good one is {last}. \
-         A lower [optimizer] learning_rate, a longer warmup_steps or a smaller max_grad_norm usually helps"
+        "step {step}: {what}. The run stops here and writes no checkpoint of this state; the last good one is {last}, \
+         and the batch that led here is in {batch}. A lower [optimizer] learning_rate, a longer warmup_steps or a \
+         smaller max_grad_norm usually helps"
     )]
     NotFinite {
         /// The step whose numbers are bad; its update was not applied.
         step: u64,
         /// Loss or gradient, and where.
         what: String,
+        /// The folder with the batch, or why there is none.
+        batch: String,
         /// The checkpoint to go back to, or "none".
         last: String,
     },
+    /// Something outside the arithmetic ended a run that was under way: a full disk, say.
+    #[error(
+        "after step {step}: {source}. The run stops here; the last whole checkpoint is {last}, and `--resume` goes on \
+         from it once the cause is gone"
+    )]
+    CutShort {
+        /// The last step done.
+        step: u64,
+        /// What happened.
+        source: Box<Error>,
+        /// The checkpoint to go on from, or "none".
+        last: String,
+    },
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}{advice}", path = path.display(), advice = advice(source))]
     Io {
         /// Verb: "read", "write", "rename", …
         action: &'static str,
@@ -91,5 +107,13 @@ impl Error {
             file: file.to_path_buf(),
             message: message.into(),
         }
+    }
+}
+
+/// What to do about the system's answer, where there is something to do.
+fn advice(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull => "; free some space or choose another disk",
+        _ => "",
     }
 }

@@ -10,10 +10,14 @@
 pub mod checkpoint;
 pub mod config;
 pub mod dataset;
+mod denoising;
 pub mod ema;
 mod error;
+mod events;
+mod inspection;
 mod latent_source;
 mod latents;
+mod learner;
 pub mod loader;
 mod models;
 pub mod optimizer;
@@ -21,8 +25,11 @@ mod order;
 mod parts;
 pub mod picture;
 mod plot;
+mod prepare_unet;
+mod prior;
 mod progress;
 pub mod random;
+mod report;
 mod run_folder;
 mod step_unet;
 mod step_vae;
@@ -31,9 +38,10 @@ mod trainer;
 use std::path::{Path, PathBuf};
 
 pub use self::config::Config;
+pub use self::denoising::{Denoising, Distance, Example};
 pub use self::error::{Error, Result};
+pub use self::latent_source::add_offsets;
 pub use self::run_folder::RunFolder;
-pub use self::step_unet::{Denoising, denoising_loss};
 pub use self::step_vae::vae_loss;
 
 /// How a run is started.
@@ -91,7 +99,7 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
     let folder = RunFolder::open(&config, file, options.resume)?;
     let outcome = match config.model.part {
         config::Part::Vae => step_vae::train(&config, &folder, options),
-        config::Part::Unet => step_unet::train(&config, &folder, options),
+        _ => step_unet::train(&config, &folder, options),
     };
     if outcome.is_err() {
         folder.discard_if_unused();

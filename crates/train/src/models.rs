@@ -1,13 +1,18 @@
 //! Finding, making and writing the components of a model.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
-use velatura::checkpoint::{Component, FloatType, save_component, write_atomically};
+use velatura::checkpoint::{
+    Component, FloatType, TensorFile, save_component, save_tensors, write_atomically,
+};
+use velatura::nn::Adaptation;
 use velatura::weights::{Mode, Store};
-use velatura_tensor::{Parameter, Precision};
+use velatura_tensor::{Parameter, Precision, Tensor};
 
-use crate::config::{Config, PrecisionKind};
+use crate::config::{Config, Part, PrecisionKind};
 use crate::error::{Error, Result};
 use crate::optimizer::Named;
 use crate::random::{Purpose, mix};
@@ -24,12 +29,14 @@ pub fn component_dir(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Opens the component that the run goes on from: of the newest checkpoint, else of `[model] base`; none where fresh
-/// weights are wanted.
+/// weights are wanted. An adaptation or a word is learnt beside the base's own weights, which no checkpoint has.
 ///
 /// # Errors
 /// It is there but cannot be read.
 pub fn open(config: &Config, run: &RunFolder, name: &str) -> Result<Option<Component>> {
+    let adapts = matches!(config.model.part, Part::Lora | Part::Embedding);
     let dir = match (run.checkpoint(), &config.model.base) {
+        (_, Some(base)) if adapts => component_dir(base, name),
         (Some(checkpoint), _) => checkpoint.join(name),
         (None, Some(base)) => component_dir(base, name),
         (None, None) => return Ok(None),
@@ -102,13 +109,72 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> velatura::Resul
 
 /// A place to train weights from: of `component`, or fresh ones.
 pub fn store(config: &Config, name: &str, component: Option<&Component>) -> Store {
-    let products = match config.model.precision {
-        PrecisionKind::F32 => Precision::F32,
-        PrecisionKind::Bf16 => Precision::Bf16,
-    };
     let store = match component {
         Some(component) => Store::load(component, Mode::Training),
         None => Store::init(weights_seed(config, name)),
     };
-    store.with_products_in(products)
+    store.with_products_in(products(config))
+}
+
+/// Weights of `component` that stay as they are, and let gradients pass.
+pub fn frozen_store(config: &Config, component: &Component) -> Store {
+    Store::load(component, Mode::Frozen).with_products_in(products(config))
+}
+
+/// Weights of `component` that stay as they are, with adapters beside those of the layers that `targets` name.
+pub fn adapted_store(
+    config: &Config,
+    name: &str,
+    component: &Component,
+    targets: &[String],
+    clock: &Arc<AtomicU64>,
+) -> Store {
+    let lora = config.lora.clone().unwrap_or_default();
+    frozen_store(config, component).with_adapters(Adaptation {
+        rank: lora.rank,
+        alpha: lora.alpha(),
+        dropout: lora.dropout,
+        targets: targets.to_vec(),
+        seed: weights_seed(config, name),
+        clock: Arc::clone(clock),
+    })
+}
+
+fn products(config: &Config) -> Precision {
+    match config.model.precision {
+        PrecisionKind::F32 => Precision::F32,
+        PrecisionKind::Bf16 => Precision::Bf16,
+    }
+}
+
+/// Writes parameters of several components to one file, each under its key.
+///
+/// # Errors
+/// The disk is full or not writable.
+pub fn save_named(path: &Path, parameters: &[Named], dtype: FloatType) -> velatura::Result<()> {
+    let tensors = parameters
+        .iter()
+        .map(|named| (named.key(), named.parameter.value().detach()));
+    save_tensors(path, tensors, dtype)
+}
+
+/// Fills parameters from what [`save_named`] has written.
+///
+/// # Errors
+/// The file is damaged; a parameter is missing in it or of another shape.
+pub fn read_named(path: &Path, parameters: &[Named]) -> Result<()> {
+    let file = TensorFile::open(path)?;
+    for named in parameters {
+        let (key, shape) = (named.key(), named.parameter.shape());
+        let view = file.tensor(&key).filter(|view| view.shape == shape);
+        let Some(view) = view else {
+            return Err(Error::run(
+                path,
+                format!("expected a tensor {key} of shape {shape:?}, found none"),
+            ));
+        };
+        let values = Tensor::from_vec(view.to_f32()?, shape);
+        named.parameter.set(values);
+    }
+    Ok(())
 }

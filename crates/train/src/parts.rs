@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde_json::{Value, json};
 use velatura::checkpoint::{Component, FloatType, save_component};
@@ -11,7 +13,7 @@ use velatura::tokenizer::Tokenizer;
 use velatura::weights::{Mode, Store};
 use velatura_tensor::{Parameter, Precision, Tensor};
 
-use crate::config::{Config, TokenizerKind};
+use crate::config::{Config, Embedding, Part, TokenizerKind};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::latents::LatentCache;
@@ -77,17 +79,22 @@ pub fn tokenizer(
     })
 }
 
-/// The text encoder, its parameters if it is trained, and the folder to copy it from if it is not.
+/// The text encoder, its parameters (or those of its adapters, with the `clock` of all) if it is trained, and the folder to copy it from if it is not.
 pub fn text_encoder(
     config: &Config,
     run: &RunFolder,
     tokenizer: &Tokenizer,
+    clock: &Arc<AtomicU64>,
 ) -> Result<(ClipTextModel, Vec<Parameter>, Option<PathBuf>)> {
-    let trained = config.model.train_text_encoder;
+    let trained = config.model.train_text_encoder && config.model.part != Part::Embedding;
     if let (false, Some(base)) = (trained, &config.model.base) {
         let dir = models::component_dir(base, "text_encoder");
         let component = Component::open(&dir, None)?;
-        let store = Store::load(&component, Mode::Inference(Precision::F32));
+        let store = match config.model.part {
+            // Gradients pass through on their way to the word.
+            Part::Embedding => models::frozen_store(config, &component),
+            _ => Store::load(&component, Mode::Inference(Precision::F32)),
+        };
         let model = ClipTextModel::load(&ClipTextConfig::read(&component)?, &store.root())?;
         store.finish()?;
         check_vocabulary(model.config(), tokenizer, &component.config_path())?;
@@ -111,11 +118,47 @@ pub fn text_encoder(
             (text_config, run.config_file().to_path_buf())
         }
     };
-    let store = models::store(config, "text_encoder", component.as_ref());
+    let store = match (&config.adaptation(), &component) {
+        (Some(lora), Some(component)) => {
+            let targets = &lora.text_targets;
+            models::adapted_store(config, "text_encoder", component, targets, clock)
+        }
+        _ => models::store(config, "text_encoder", component.as_ref()),
+    };
     let model = ClipTextModel::load(&text_config, &store.root())?;
     store.finish()?;
     check_vocabulary(&text_config, tokenizer, &place)?;
     Ok((model, store.parameters(), None))
+}
+
+/// Teaches `text_encoder` and `tokenizer` the word that is to be learnt, beginning with the row of another: its row,
+/// which is all that training changes.
+///
+/// # Errors
+/// The word is known already; the other one is not a single token.
+pub fn new_word(
+    config: &Embedding,
+    run: &RunFolder,
+    tokenizer: &mut Tokenizer,
+    text_encoder: &mut ClipTextModel,
+) -> Result<Parameter> {
+    let init = tokenizer.encode(&config.init)?;
+    let [id] = init.ids[1..=init.length.min(init.ids.len() - 2)] else {
+        let message = format!(
+            "[embedding] init: expected a word that is one token of the vocabulary, found {:?}, which is {}",
+            config.init, init.length
+        );
+        return Err(Error::config(run.config_file(), message));
+    };
+    let width = text_encoder.config().hidden_size;
+    let table = text_encoder.token_table();
+    let row = table.as_slice()[id as usize * width..][..width].to_vec();
+    let row = Parameter::new("learned_word", Tensor::from_vec(row, &[1, width]));
+    let first = tokenizer
+        .add_word(&config.word, 1)
+        .map_err(models::in_table(run, "embedding"))?;
+    text_encoder.learn(first, row.clone())?;
+    Ok(row)
 }
 
 /// A text encoder must have a row for every token and a place for every position.

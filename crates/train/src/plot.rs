@@ -53,7 +53,7 @@ fn draw(values: &[f32]) -> RgbImage {
 }
 
 /// Means over the `width` values before and at each place.
-fn running_mean(values: &[f32], width: usize) -> Vec<f32> {
+pub(crate) fn running_mean(values: &[f32], width: usize) -> Vec<f32> {
     (0..values.len())
         .map(|end| {
             let window = &values[(end + 1).saturating_sub(width)..=end];

@@ -1,4 +1,5 @@
-//! Telling how the run goes: a bar on a terminal, plain lines elsewhere, `metrics.jsonl` always.
+//! Telling how the run goes: a bar on a terminal, plain lines elsewhere, `metrics.jsonl` and TensorBoard's events
+//! always.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, IsTerminal, Write};
@@ -9,6 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::trainer::Figures;
 
 /// One row of `metrics.jsonl`: means over the steps since the row before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +47,7 @@ pub struct Progress {
     done: u64,
     window: Window,
     rows: Vec<Row>,
+    events: Events,
 }
 
 #[derive(Default)]
@@ -74,6 +78,7 @@ impl Progress {
             .append(true)
             .open(&path)
             .map_err(Error::io("open", &path))?;
+        let events = Events::start(run, &rows)?;
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
             // The template is a constant; a bad one would only cost the bar its looks.
@@ -95,6 +100,7 @@ impl Progress {
             done: 0,
             window: Window::default(),
             rows,
+            events,
         })
     }
 
@@ -105,18 +111,17 @@ impl Progress {
     pub fn step(
         &mut self,
         step: u64,
-        loss: f32,
-        parts: &[(&'static str, f32)],
+        figures: &Figures,
         norm: f64,
         rate: f64,
         took: Duration,
     ) -> Result<()> {
         let window = &mut self.window;
         window.steps += 1;
-        window.loss += f64::from(loss);
+        window.loss += f64::from(figures.loss);
         window.norm += norm;
         window.busy += took;
-        for (name, value) in parts {
+        for (name, value) in &figures.parts {
             match window.parts.iter_mut().find(|(known, _)| known == name) {
                 Some((_, sum)) => *sum += f64::from(*value),
                 None => window.parts.push((name, f64::from(*value))),
@@ -173,8 +178,17 @@ impl Progress {
         self.metrics
             .write_all(text.as_bytes())
             .map_err(Error::io("write", &self.path))?;
+        self.events.row(&row)?;
         self.rows.push(row);
         Ok(())
+    }
+
+    /// Passes samples on to TensorBoard: a PNG file's bytes and its size.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn picture(&mut self, step: u64, png: &[u8], size: (u32, u32)) -> Result<()> {
+        self.events.picture(step, png, size)
     }
 
     /// Says something between steps.
@@ -244,9 +258,11 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut progress = Progress::start(run.path(), 0, 6, 4, 2).unwrap();
         for step in 1..=6 {
-            progress
-                .step(step, step as f32, &[("kl", 2.0)], 1.0, 1e-3, second)
-                .unwrap();
+            let figures = Figures {
+                loss: step as f32,
+                parts: vec![("kl", 2.0)],
+            };
+            progress.step(step, &figures, 1.0, 1e-3, second).unwrap();
         }
         // The first step reports at once, so that a person sees that it runs.
         let seen: Vec<(u64, f32)> = progress

@@ -19,6 +19,12 @@ pub enum Purpose {
     Posterior = 4,
     /// Fresh weights.
     Weights = 5,
+    /// Timesteps that are not uniform.
+    Timesteps = 6,
+    /// What is added to the noise of whole channels.
+    Offset = 7,
+    /// Everything about the pictures of a class that is learnt beside a subject.
+    Prior = 8,
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one addition and two xor-multiplies a number.

@@ -87,6 +87,16 @@ impl RunFolder {
         &self.dir
     }
 
+    /// What the run is called: the folder's last part.
+    pub fn name(&self) -> String {
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        if name.is_empty() || name == "pytorch_lora_weights" {
+            "lora".into()
+        } else {
+            name.into_owned()
+        }
+    }
+
     /// The config file, for errors about its values.
     pub fn config_file(&self) -> &Path {
         &self.config_file

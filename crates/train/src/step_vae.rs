@@ -1,5 +1,6 @@
 //! Training the autoencoder: pictures in, the same pictures out, through latents kept near a normal distribution.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +14,7 @@ use velatura_tensor::{Parameter, Tensor};
 use crate::config::{Config, Loss, Reconstruction};
 use crate::dataset::{Dataset, Skipped};
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::loader::MakeBatch;
 use crate::models;
 use crate::optimizer::Named;
@@ -268,9 +270,18 @@ impl Objective for VaeObjective {
         Arc::new(move |step| source.batch(step))
     }
 
-    fn loss(&self, batch: &PixelBatch) -> Losses {
-        let (total, reconstruction, kl) =
-            vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise);
+    fn batch_size(&self) -> usize {
+        self.source.batch
+    }
+
+    fn loss(&self, batch: &PixelBatch, samples: Range<usize>) -> Losses {
+        let narrow = |tensor: &Tensor| tensor.narrow_batch(samples.start, samples.len());
+        let (pixels, noise) = if samples.len() == self.source.batch {
+            (batch.pixels.clone(), batch.noise.clone())
+        } else {
+            (narrow(&batch.pixels), narrow(&batch.noise))
+        };
+        let (total, reconstruction, kl) = vae_loss(&self.vae, &self.loss, &pixels, &noise);
         Losses {
             total,
             parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())],
@@ -329,5 +340,22 @@ impl Objective for VaeObjective {
         check_finite("vae", again)
             .err()
             .map(|error| error.to_string())
+    }
+    fn inspect(&self, batch: &PixelBatch) -> Inspection {
+        let side = self.source.crop;
+        let pictures: Vec<RgbImage> = batch
+            .pixels
+            .as_slice()
+            .chunks_exact(side * side * 3)
+            .filter_map(|pixels| to_rgb(pixels, side as u32, side as u32))
+            .collect();
+        Inspection {
+            tensors: vec![
+                ("pixels", batch.pixels.clone()),
+                ("noise", batch.noise.clone()),
+            ],
+            texts: Vec::new(),
+            picture: Some(grid(&pictures, pictures.len())),
+        }
     }
 }

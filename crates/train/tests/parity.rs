@@ -1,59 +1,25 @@
 //! Twenty steps beside PyTorch's: the fixtures of `fixtures/make_training.py`.
 
+mod common;
+
 use std::path::PathBuf;
 
+use common::fixtures::{distance, integers, tensor, topic};
 use serde_json::Value;
 use velatura::checkpoint::{Component, TensorFile, read_config};
-use velatura::diffusion::{LossWeight, NoiseSchedule, Sampler, SchedulerConfig};
+use velatura::diffusion::{Sampler, SchedulerConfig};
 use velatura::unet::{Unet, UnetConfig};
 use velatura::weights::{Mode, Store};
 use velatura_tensor::Tensor;
-use velatura_train::config::Optimizer as Settings;
+use velatura_train::config::{Loss, Optimizer as Settings};
 use velatura_train::optimizer::{Named, Optimizer};
-use velatura_train::{Denoising, denoising_loss};
-
-/// The folder of training fixtures; none where a folder given by the environment has no such topic.
-fn fixtures() -> Option<PathBuf> {
-    let (root, given) = match std::env::var_os("VELATURA_FIXTURES") {
-        Some(root) => (PathBuf::from(root), true),
-        None => (
-            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/data")),
-            false,
-        ),
-    };
-    let folder = root.join("training");
-    if given && !folder.is_dir() {
-        println!(
-            "{} has no training fixtures: nothing to compare",
-            root.display()
-        );
-        return None;
-    }
-    Some(folder)
-}
-
-fn tensor(file: &TensorFile, name: &str) -> Tensor {
-    let view = file
-        .tensor(name)
-        .unwrap_or_else(|| panic!("no {name} in the fixture"));
-    Tensor::from_vec(view.to_f32().unwrap(), view.shape)
-}
-
-/// ‖a − b‖ / ‖b‖
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let difference: f64 = a
-        .iter()
-        .zip(b)
-        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
-        .sum();
-    let size: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
-    (difference / size.max(1e-30)).sqrt()
-}
+use velatura_train::{Denoising, Example};
 
 #[test]
 fn twenty_steps_go_the_way_of_pytorch() {
-    let Some(folder) = fixtures() else { return };
+    let Some(folder) = topic("training") else {
+        return;
+    };
     let cases: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -77,11 +43,7 @@ fn follow(case: &std::path::Path) {
         .unwrap()
         .settings(Sampler::Ddpm)
         .unwrap();
-    let denoising = Denoising {
-        schedule: NoiseSchedule::new(&settings),
-        predicts: settings.prediction_type,
-        weight: LossWeight::Uniform,
-    };
+    let denoising = Denoising::new(&settings, &Loss::default());
     let settings = Settings {
         learning_rate: number("learning_rate"),
         betas: [number("beta1"), number("beta2")],
@@ -103,12 +65,7 @@ fn follow(case: &std::path::Path) {
     let first = TensorFile::open(&case.join("first.safetensors")).unwrap();
     let [latents, noise, context] =
         ["latents", "noise", "context"].map(|name| tensor(&batches, name));
-    let times = batches.tensor("timesteps").unwrap();
-    let times: Vec<usize> = times
-        .bytes
-        .chunks_exact(8)
-        .map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()) as usize)
-        .collect();
+    let times = integers(&batches, "timesteps");
     let expected: Vec<f64> = record["losses"]
         .as_array()
         .unwrap()
@@ -126,14 +83,14 @@ fn follow(case: &std::path::Path) {
     let batch = latents.dim(1);
     let of_step = |all: &Tensor, step: usize| all.narrow_batch(step, 1).reshape(&all.shape()[1..]);
     for (index, (&loss_there, &norm_there)) in expected.iter().zip(&norms).enumerate() {
-        let loss = denoising_loss(
-            &unet,
-            &denoising,
-            &of_step(&latents, index).nchw_to_nhwc(),
-            &of_step(&noise, index).nchw_to_nhwc(),
-            &times[index * batch..][..batch],
-            &of_step(&context, index),
-        );
+        let example = Example {
+            latents: &of_step(&latents, index).nchw_to_nhwc(),
+            noise: &of_step(&noise, index).nchw_to_nhwc(),
+            timesteps: &times[index * batch..][..batch],
+            context: &of_step(&context, index),
+            importance: &[],
+        };
+        let loss = denoising.loss(&unet, &example);
         let here = f64::from(loss.item());
         let error = (here / loss_there - 1.0).abs();
         assert!(

@@ -89,6 +89,8 @@ fn a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not() {
         "samples/step-000004.png",
         "samples/step-000008.png",
         "loss.png",
+        "report.html",
+        "tensorboard/events.out.tfevents.0.velatura",
         "config.toml",
     ] {
         assert!(dir.path().join("whole").join(file).is_file(), "{file}");
@@ -139,6 +141,19 @@ fn what_cannot_be_is_refused() {
     );
     assert!(
         error.contains("step ") && error.contains("no checkpoint"),
+        "{error}"
+    );
+    // The batch is there to be looked at, and the first layer is named.
+    let kept = fs::read_dir(dir.path().join("blow")).unwrap().flatten();
+    let kept = kept.map(|entry| entry.path());
+    let kept = kept.filter(|path| path.join("batch.png").is_file());
+    let [kept] = &kept.collect::<Vec<_>>()[..] else {
+        panic!("expected one batch: {error}");
+    };
+    assert!(kept.join("batch.safetensors").is_file());
+    assert!(error.contains(&kept.display().to_string()), "{error}");
+    assert!(
+        error.contains("vae.") || error.contains("first in"),
         "{error}"
     );
     assert!(!dir.path().join("blow/checkpoints/step-000008").exists());

@@ -19,6 +19,13 @@ impl Config {
             ),
         )?;
         ensure(
+            (1..=run.batch_size).contains(&run.accumulate),
+            format!(
+                "[run] accumulate: expected 1 to batch_size = {} parts, found {}",
+                run.batch_size, run.accumulate
+            ),
+        )?;
+        ensure(
             run.save_every > 0,
             "[run] save_every: expected at least 1, found 0".into(),
         )?;
@@ -50,6 +57,35 @@ impl Config {
             ensure(
                 model.part == Part::Vae,
                 "[data] crop: only a VAE (part = \"vae\") trains on crops".into(),
+            )?;
+        }
+        ensure(
+            data.caption.is_none() || data.kind == DataKind::Folder,
+            "[data] caption: only kind = \"folder\" has it".into(),
+        )?;
+        if let Some(prior) = &self.prior {
+            ensure(
+                model.part != Part::Vae,
+                "[prior]: part = \"vae\" does not use it".into(),
+            )?;
+            ensure(
+                prior.count == 0 || model.base.is_some(),
+                "[prior] count: without [model] base there is no model to paint the pictures"
+                    .into(),
+            )?;
+            ensure(
+                prior.count <= 100_000,
+                format!(
+                    "[prior] count: expected at most 100000, found {}",
+                    prior.count
+                ),
+            )?;
+            ensure(
+                prior.weight.is_finite() && prior.weight > 0.0,
+                format!(
+                    "[prior] weight: expected a number above 0, found {}",
+                    prior.weight
+                ),
             )?;
         }
         match data.kind {
@@ -124,16 +160,30 @@ impl Config {
             Part::Unet => {
                 needs(self.unet.is_some(), "unet")?;
                 needs(self.text_encoder.is_some(), "text_encoder")?;
-                ensure(
-                    model.vae.is_some() || model.base.is_some(),
-                    "[model] vae: missing; the UNet learns the latents of a trained VAE".into(),
-                )?;
-                ensure(
-                    self.vae.is_none(),
-                    "[vae]: part = \"unet\" uses the trained VAE named by [model] vae".into(),
-                )?;
             }
+            Part::Lora | Part::Embedding => ensure(
+                model.base.is_some(),
+                "[model] base: missing; an adaptation or a word needs the model that it is for"
+                    .into(),
+            )?,
         }
+        if model.part != Part::Vae {
+            ensure(
+                model.vae.is_some() || model.base.is_some(),
+                "[model] vae: missing; the UNet learns the latents of a trained VAE".into(),
+            )?;
+            ensure(
+                self.vae.is_none(),
+                "[vae]: only part = \"vae\" has it; here the trained VAE is named by [model] vae"
+                    .into(),
+            )?;
+        }
+        let (part, word) = (model.part == Part::Embedding, self.embedding.is_some());
+        ensure(
+            part == word,
+            "[embedding]: part = \"embedding\" needs it, and no other part has it".into(),
+        )?;
+        self.check_lora()?;
         if model.base.is_some() {
             for (table, name) in [
                 (&self.vae, "vae"),
@@ -197,6 +247,27 @@ impl Config {
                 .is_none_or(|gamma| gamma.is_finite() && gamma > 0.0),
             "[loss] min_snr_gamma: expected a number above 0".into(),
         )?;
+        let loss = &self.loss;
+        for (value, name) in [(loss.huber_c, "huber_c"), (loss.logit_std, "logit_std")] {
+            ensure(
+                value.is_finite() && value > 0.0,
+                format!("[loss] {name}: expected a number above 0, found {value}"),
+            )?;
+        }
+        ensure(
+            loss.offset_noise.is_finite() && loss.offset_noise >= 0.0,
+            format!(
+                "[loss] offset_noise: expected 0 or more, found {}",
+                loss.offset_noise
+            ),
+        )?;
+        ensure(
+            loss.logit_mean.is_finite(),
+            format!(
+                "[loss] logit_mean: expected a number, found {}",
+                loss.logit_mean
+            ),
+        )?;
         ensure(
             self.sample.steps > 0,
             "[sample] steps: expected at least 1, found 0".into(),
@@ -211,6 +282,36 @@ impl Config {
                 "[sample] guidance_scale: expected a number, found {}",
                 self.sample.guidance_scale
             ),
+        )
+    }
+    fn check_lora(&self) -> Result<(), String> {
+        let ensure = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
+        let Some(lora) = &self.lora else {
+            return Ok(());
+        };
+        ensure(
+            self.model.part == Part::Lora,
+            "[lora]: only part = \"lora\" has it".into(),
+        )?;
+        ensure(
+            (1..=4096).contains(&lora.rank),
+            format!("[lora] rank: expected 1 to 4096, found {}", lora.rank),
+        )?;
+        ensure(
+            lora.alpha
+                .is_none_or(|alpha| alpha.is_finite() && alpha > 0.0),
+            "[lora] alpha: expected a number above 0".into(),
+        )?;
+        ensure(
+            (0.0..1.0).contains(&lora.dropout),
+            format!(
+                "[lora] dropout: expected 0 ≤ dropout < 1, found {}",
+                lora.dropout
+            ),
+        )?;
+        ensure(
+            !lora.targets.is_empty(),
+            "[lora] targets: expected at least one layer's name, such as \"to_q\"".into(),
         )
     }
 }

@@ -1,21 +1,19 @@
-//! A folder of pictures with captions: `name.txt` beside `name.png`, or `metadata.jsonl`.
+//! A folder of pictures with captions: `name.txt` beside `name.png`, `metadata.jsonl` or `metadata.csv`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Item, Skipped, summary};
+use super::{Item, Skipped, captions, summary};
 use crate::error::{Error, Result};
 use crate::picture::{self, is_picture};
 
 /// Pictures in a folder and the folders below it, in the order of their names.
 ///
-/// Captions come from `metadata.jsonl` in the folder itself or any below it (Hugging Face's image-folder convention:
-/// `{"file_name": "a.png", "text": "…"}` a line, where `text` may also be a list), otherwise from `name.txt` beside
-/// `name.png`, in which every line that is not blank is a caption of its own.
+/// Captions come from `metadata.jsonl` or `metadata.csv` in the folder itself or any below it, otherwise from `name.txt`
+/// beside `name.png`; see [`captions`].
 pub struct FolderDataset {
     dir: PathBuf,
     entries: Vec<Entry>,
@@ -28,26 +26,12 @@ struct Entry {
     captions: Vec<String>,
 }
 
-/// A line of `metadata.jsonl`; other fields are other people's business.
-#[derive(Deserialize)]
-struct Line {
-    file_name: String,
-    text: Text,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text {
-    One(String),
-    Many(Vec<String>),
-}
-
 impl FolderDataset {
     /// Looks through `dir`. Files that are not pictures by their header, and with `captions_needed` pictures without a
     /// caption, are passed over and named by [`FolderDataset::skipped`].
     ///
     /// # Errors
-    /// The folder is missing, a `metadata.jsonl` has a line that cannot be understood, or nothing is left.
+    /// The folder is missing, a metadata file has a line that cannot be understood, or nothing is left.
     pub fn scan(dir: &Path, captions_needed: bool) -> Result<FolderDataset> {
         if !dir.is_dir() {
             let found = if dir.exists() { "a file" } else { "nothing" };
@@ -66,7 +50,10 @@ impl FolderDataset {
             skipped: Vec::new(),
         };
         for file in listed.keys().filter(|file| !dir.join(file).is_file()) {
-            dataset.skip(file, "metadata.jsonl names it, but there is no such file");
+            dataset.skip(
+                file,
+                "the folder's metadata names it, but there is no such file",
+            );
         }
         pictures.sort();
         let found = pictures.len();
@@ -77,12 +64,12 @@ impl FolderDataset {
             }
             let captions = match listed.remove(&file) {
                 Some(captions) => captions,
-                None => beside(&dir.join(&file))?,
+                None => captions::beside(&dir.join(&file))?,
             };
             if captions.is_empty() && captions_needed {
                 dataset.skip(
                     &file,
-                    "no caption: neither a .txt file beside it nor a line in metadata.jsonl",
+                    "no caption: neither a .txt file beside it nor a line in metadata.jsonl or metadata.csv",
                 );
                 continue;
             }
@@ -102,6 +89,14 @@ impl FolderDataset {
             return Err(Error::data(dir.display(), message));
         }
         Ok(dataset)
+    }
+
+    /// The same pictures, all with this caption.
+    pub fn captioned(mut self, caption: &str) -> FolderDataset {
+        for entry in &mut self.entries {
+            entry.captions = vec![caption.to_owned()];
+        }
+        self
     }
 
     fn skip(&mut self, file: &Path, reason: impl Into<String>) {
@@ -176,7 +171,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Collects pictures and the captions of `metadata.jsonl` files, both by path relative to `root`.
+/// Collects pictures and the captions of metadata files, both by path relative to `root`.
 fn walk(
     root: &Path,
     below: &Path,
@@ -194,81 +189,13 @@ fn walk(
             continue;
         } else if path.is_dir() {
             walk(root, &relative, pictures, listed)?;
-        } else if name == "metadata.jsonl" {
-            read_metadata(&path, below, listed)?;
+        } else if captions::is_list(&name) {
+            captions::read_list(&path, below, listed)?;
         } else if is_picture(&path) {
             pictures.push(relative);
         }
     }
     Ok(())
-}
-
-fn read_metadata(
-    path: &Path,
-    below: &Path,
-    listed: &mut BTreeMap<PathBuf, Vec<String>>,
-) -> Result<()> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    for (number, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let fault =
-            |what: String| Error::data(format!("{}, line {}", path.display(), number + 1), what);
-        let line: Line = serde_json::from_str(line).map_err(|error| {
-            fault(format!("expected {{\"file_name\": \"…\", \"text\": \"…\"}} (text may be a list), found {error}"))
-        })?;
-        let file = Path::new(&line.file_name);
-        if !file
-            .components()
-            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-        {
-            return Err(fault(format!(
-                "file_name: expected a path inside the folder, found {:?}",
-                line.file_name
-            )));
-        }
-        let captions = match line.text {
-            Text::One(caption) => vec![caption],
-            Text::Many(captions) => captions,
-        };
-        let captions: Vec<String> = captions
-            .iter()
-            .map(|caption| caption.trim().to_string())
-            .filter(|caption| !caption.is_empty())
-            .collect();
-        let file: PathBuf = below
-            .join(file)
-            .components()
-            .filter(|part| matches!(part, Component::Normal(_)))
-            .collect();
-        // A second line for the same picture is one more caption.
-        listed.entry(file).or_default().extend(captions);
-    }
-    Ok(())
-}
-
-/// The captions in `name.txt` beside a picture; none where the file is missing or blank.
-fn beside(picture: &Path) -> Result<Vec<String>> {
-    let path = picture.with_extension("txt");
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Error::data(
-            path.display(),
-            "expected a caption in UTF-8, found other bytes",
-        )
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    Ok(text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(String::from)
-        .collect())
 }
 
 #[cfg(test)]

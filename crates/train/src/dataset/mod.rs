@@ -1,5 +1,6 @@
 //! Where pictures and captions come from: a folder, or scenes drawn from a seed.
 
+mod captions;
 mod folder;
 pub(crate) use folder::hex;
 mod scenes;
@@ -57,7 +58,10 @@ impl Dataset {
         Ok(match data.kind {
             DataKind::Folder => {
                 let path = data.path.as_deref().unwrap_or(Path::new("."));
-                Dataset::Folder(FolderDataset::scan(path, config.model.part == Part::Unet)?)
+                Dataset::Folder(match &data.caption {
+                    Some(caption) => FolderDataset::scan(path, false)?.captioned(caption),
+                    None => FolderDataset::scan(path, config.model.part != Part::Vae)?,
+                })
             }
             DataKind::Scenes => Dataset::Scenes(SceneDataset::new(data)?),
         })

@@ -1,5 +1,9 @@
 //! What the tests of whole runs share: tiny configs, and weights by name.
 
+#![allow(dead_code)] // Each test file uses a part of this.
+
+pub mod fixtures;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -59,4 +63,77 @@ pub fn losses(run: &Path) -> Vec<f64> {
         row["loss"].as_f64().unwrap()
     };
     text.lines().map(loss).collect()
+}
+
+const VAE: &str = r#"
+[run]
+dir = "DIR"
+steps = 2
+batch_size = 2
+sample_every = 0
+[data]
+kind = "scenes"
+size = 32
+[model]
+part = "vae"
+[vae]
+in_channels = 3
+out_channels = 3
+latent_channels = 4
+block_out_channels = [4, 8, 8]
+down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"]
+up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]
+layers_per_block = 1
+norm_num_groups = 2
+"#;
+
+const UNET: &str = r#"
+[run]
+dir = "DIR"
+seed = 5
+steps = 8
+batch_size = 2
+save_every = 3
+sample_every = 8
+log_every = 1
+[data]
+kind = "scenes"
+size = 32
+count = 9
+caption_dropout = 0.2
+cache = "CACHE"
+workers = 2
+[model]
+part = "unet"
+vae = "VAE"
+[unet]
+in_channels = 4
+out_channels = 4
+block_out_channels = [8, 16]
+down_block_types = ["CrossAttnDownBlock2D", "DownBlock2D"]
+up_block_types = ["UpBlock2D", "CrossAttnUpBlock2D"]
+layers_per_block = 1
+norm_num_groups = 4
+attention_head_dim = 2
+cross_attention_dim = 16
+[text_encoder]
+hidden_size = 16
+intermediate_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+[optimizer]
+learning_rate = 2e-3
+[sample]
+steps = 3
+prompts = ["a red car", "a house in the snow"]
+"#;
+
+/// A VAE's model folder in `dir`, and the UNet's config for it.
+pub fn prepare(dir: &Path) -> (PathBuf, String) {
+    run(&config(dir, "vae", VAE), false, None).unwrap();
+    let model = dir.join("vae/model");
+    let text = UNET
+        .replace("CACHE", &dir.join("cache").display().to_string())
+        .replace("VAE", &model.display().to_string());
+    (model, text)
 }

@@ -1,0 +1,174 @@
+//! Where a folder's captions stand: in lists as Hugging Face's image folders have them, or beside the pictures.
+//!
+//! `metadata.jsonl` has `{"file_name": "a.png", "text": "…"}` a line, where `text` may also be a list; `metadata.csv` has
+//! a header with the columns `file_name` and `text`. `name.txt` beside `name.png` holds a caption in each line that is not
+//! blank.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// Captions by file.
+pub(super) type Listed = BTreeMap<PathBuf, Vec<String>>;
+
+/// A line of a list; other fields are other people's business.
+#[derive(Deserialize)]
+struct Line {
+    file_name: String,
+    text: Text,
+}
+
+/// The same of a table, in which a text that looks like a number is still a text.
+#[derive(Deserialize)]
+struct Row {
+    file_name: String,
+    text: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Whether a file of this name is a list of captions.
+pub(super) fn is_list(name: &OsStr) -> bool {
+    name == "metadata.jsonl" || name == "metadata.csv"
+}
+
+/// Adds what the list at `path`, which stands in the folder `below`, says.
+///
+/// # Errors
+/// It cannot be read, or a line cannot be understood: with its number.
+pub(super) fn read_list(path: &Path, below: &Path, listed: &mut Listed) -> Result<()> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    if path.extension() == Some(OsStr::new("csv")) {
+        let mut lines = csv::Reader::from_reader(text.as_bytes());
+        let rows = lines.deserialize::<Row>().enumerate();
+        for (index, row) in rows {
+            // The header is line 1; a text may go over several lines, so only the row is certain.
+            let fault =
+                |what: String| Error::data(format!("{}, row {}", path.display(), index + 2), what);
+            let row = row.map_err(|error| {
+                fault(format!(
+                    "expected the columns file_name and text, found {error}"
+                ))
+            })?;
+            let line = Line {
+                file_name: row.file_name,
+                text: Text::One(row.text),
+            };
+            add(line, below, listed).map_err(fault)?;
+        }
+        return Ok(());
+    }
+    let lines = text.lines().enumerate();
+    for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+        let fault =
+            |what: String| Error::data(format!("{}, line {}", path.display(), index + 1), what);
+        let line: Line = serde_json::from_str(line).map_err(|error| {
+            fault(format!(
+                "expected {{\"file_name\": \"…\", \"text\": \"…\"}} (text may be a list), found {error}"
+            ))
+        })?;
+        add(line, below, listed).map_err(fault)?;
+    }
+    Ok(())
+}
+
+fn add(line: Line, below: &Path, listed: &mut Listed) -> Result<(), String> {
+    let file = Path::new(&line.file_name);
+    if !file
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(format!(
+            "file_name: expected a path inside the folder, found {:?}",
+            line.file_name
+        ));
+    }
+    let captions = match line.text {
+        Text::One(caption) => vec![caption],
+        Text::Many(captions) => captions,
+    };
+    let captions = captions
+        .iter()
+        .map(|caption| caption.trim().to_string())
+        .filter(|caption| !caption.is_empty());
+    let file: PathBuf = below
+        .join(file)
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect();
+    // A second line for the same picture is one more caption.
+    listed.entry(file).or_default().extend(captions);
+    Ok(())
+}
+
+/// The captions in `name.txt` beside a picture; none where the file is missing or blank.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8.
+pub(super) fn beside(picture: &Path) -> Result<Vec<String>> {
+    let path = picture.with_extension("txt");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::data(
+            path.display(),
+            "expected a caption in UTF-8, found other bytes",
+        )
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(String::from)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Result<Listed> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let mut listed = Listed::new();
+        read_list(&path, Path::new("deep"), &mut listed)?;
+        Ok(listed)
+    }
+
+    #[test]
+    fn both_kinds_of_lists_say_the_same() {
+        let lines = "{\"file_name\": \"a.png\", \"text\": \"one, \\\"two\\\"\", \"n\": 1}\n\n{\"file_name\": \"./b.png\", \"text\": \"7\"}\n";
+        let table = "n,file_name,text\n1,a.png,\"one, \"\"two\"\"\"\n2,./b.png, 7 \n";
+        let listed = read("metadata.jsonl", lines).unwrap();
+        assert_eq!(listed[Path::new("deep/a.png")], ["one, \"two\""]);
+        assert_eq!(listed[Path::new("deep/b.png")], ["7"]);
+        assert_eq!(read("metadata.csv", table).unwrap(), listed);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_said_by_row() {
+        let message = |name: &str, text: &str| read(name, text).unwrap_err().to_string();
+        assert!(message("metadata.csv", "file,text\na.png,x\n").contains("row 2"));
+        let outside = "file_name,text\na.png,x\n../b.png,x\n";
+        let error = message("metadata.csv", outside);
+        assert!(
+            error.contains("row 3") && error.contains("inside the folder"),
+            "{error}"
+        );
+        assert!(message("metadata.csv", "file_name,text\na.png\n").contains("row 2"));
+    }
+}
