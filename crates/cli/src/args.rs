@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -96,12 +97,45 @@ pub struct ModelArgs {
     /// Read the weight files of this variant, such as fp16
     #[arg(long, value_name = "NAME")]
     pub variant: Option<String>,
+    /// Add a LoRA to the model, and how much of it [default weight: 1]; may be given several times
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    pub lora: Vec<LoraArg>,
+    /// Teach the model a word that textual inversion has learnt; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub embedding: Vec<PathBuf>,
     /// The numbers that matrix products are taken in; auto is bf16 where the processor multiplies it, else f32
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     pub precision: PrecisionArg,
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+}
+
+/// A LoRA's file, and how much of its effect is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraArg {
+    pub file: PathBuf,
+    pub weight: f32,
+}
+
+impl FromStr for LoraArg {
+    type Err = String;
+
+    /// `FILE` or `FILE:WEIGHT`; a colon that no number follows belongs to the name.
+    fn from_str(text: &str) -> Result<LoraArg, String> {
+        let split = text.rsplit_once(':').and_then(|(file, weight)| {
+            let weight: f32 = weight.parse().ok()?;
+            Some((file, weight))
+        });
+        let (file, weight) = split.unwrap_or((text, 1.0));
+        if file.is_empty() || !weight.is_finite() {
+            return Err("expected FILE or FILE:WEIGHT, such as cat.safetensors:0.8".into());
+        }
+        Ok(LoraArg {
+            file: file.into(),
+            weight,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -228,6 +262,19 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_lora_has_a_weight_or_counts_whole() {
+        let parsed = |text: &str| {
+            let LoraArg { file, weight } = text.parse().unwrap();
+            (file.display().to_string(), weight)
+        };
+        assert_eq!(parsed("a.safetensors"), ("a.safetensors".into(), 1.0));
+        assert_eq!(parsed("a.safetensors:0.5"), ("a.safetensors".into(), 0.5));
+        assert_eq!(parsed("C:/a.safetensors"), ("C:/a.safetensors".into(), 1.0));
+        assert_eq!(parsed("C:/a:-1"), ("C:/a".into(), -1.0));
+        assert!(":1".parse::<LoraArg>().is_err() && "a:inf".parse::<LoraArg>().is_err());
+    }
 
     #[test]
     fn the_definition_is_consistent() {

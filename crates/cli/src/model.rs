@@ -1,8 +1,8 @@
-//! From `--model`, `--variant`, `--precision` and `--threads` to an open model.
+//! From `--model`, `--variant`, `--lora`, `--embedding`, `--precision` and `--threads` to an open model.
 
 use anyhow::{Result, bail};
 use velatura::Error;
-use velatura::checkpoint::ModelFolder;
+use velatura::checkpoint::{LearnedWord, LoraFile, ModelFolder};
 use velatura::pipeline::{Model, PrecisionChoice};
 use velatura_kernels::pool;
 
@@ -31,7 +31,14 @@ pub fn open(args: &ModelArgs) -> Result<Model> {
             ModelFolder::from_static(velatura_models::DEFAULT_NAME, velatura_models::DEFAULT)?
         }
     };
-    Ok(Model::open(folder, args.variant.as_deref())?)
+    let mut model = Model::open(folder, args.variant.as_deref())?;
+    for lora in &args.lora {
+        model = model.with_lora(LoraFile::open(&lora.file)?, lora.weight);
+    }
+    for file in &args.embedding {
+        model = model.with_word(LearnedWord::open(file)?);
+    }
+    Ok(model)
 }
 
 impl From<PrecisionArg> for PrecisionChoice {
