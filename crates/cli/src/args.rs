@@ -42,6 +42,8 @@ Examples:
   velatura generate \"a red car on a beach at sunset\"
   velatura generate -m ./stable-diffusion-v1-5 -s 30 --sampler dpm++2m --schedule karras \\
       --seed 42 -n \"blurry\" -o fox.png \"a fox in the snow\"
+  velatura generate --init sketch.png --strength 0.6 \"a lighthouse in a storm\"
+  velatura generate --init room.png --mask window.png \"a room with a view of the sea\"
   velatura generate --json --trace steps.safetensors \"two blue cups on a table\"
 
 The picture carries its recipe: the `parameters` text that AUTOMATIC1111's web UI writes, and a JSON under \
@@ -72,12 +74,21 @@ pub struct GenerateArgs {
     /// DDIM's η: 0 adds no noise on the way, 1 as much as DDPM [default: 0]
     #[arg(long, value_name = "F")]
     pub eta: Option<f32>,
-    /// Width of the picture [default: the model's own]
+    /// Width of the picture [default: that of --init, else the model's own]
     #[arg(long, value_name = "PX")]
     pub width: Option<usize>,
-    /// Height of the picture [default: the model's own]
+    /// Height of the picture [default: that of --init, else the model's own]
     #[arg(long, value_name = "PX")]
     pub height: Option<usize>,
+    /// Begin with this picture; with --width and --height it is scaled to them
+    #[arg(long, value_name = "PICTURE")]
+    pub init: Option<PathBuf>,
+    /// Repaint --init where this picture is white, and leave the rest as it is
+    #[arg(long, value_name = "PICTURE", requires = "init")]
+    pub mask: Option<PathBuf>,
+    /// How far to go back to noise, from 0 (leave --init as it is) to 1 (all the way) [default: 0.8, with --mask 1]
+    #[arg(long, value_name = "F", requires = "init")]
+    pub strength: Option<f64>,
     /// Where to write the picture; replaces a file of that name [default: a free name made from prompt and seed]
     #[arg(short, long, value_name = "FILE.png")]
     pub output: Option<PathBuf>,
@@ -87,9 +98,12 @@ pub struct GenerateArgs {
     /// Print a summary on standard output
     #[arg(long)]
     pub json: bool,
+    /// Do not show the picture in the terminal
+    #[arg(long)]
+    pub no_preview: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
     /// A model folder as diffusers writes it [default: the embedded model]
     #[arg(short, long, value_name = "DIR")]

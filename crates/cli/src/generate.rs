@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::{Value, json};
 use velatura::files::{Existing, check_writable};
+use velatura::image::{Image, Mask};
 use velatura::pipeline::{Painted, Plan, Request, Trace};
 
 use crate::args::GenerateArgs;
 use crate::progress::{Progress, peak_memory_mb};
-use crate::{interrupt, model};
+use crate::{interrupt, model, show};
 
 /// The longest file name made from a prompt, in characters; the usual limit is 255 bytes.
 const NAME_LENGTH: usize = 50;
@@ -22,7 +23,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     interrupt::end_at_once();
     let start = Instant::now();
     let model = model::open(&args.model)?;
-    let plan = model.plan(&request(args))?;
+    let plan = model.plan(&request(args)?)?;
     let (output, existing) = output(args, &plan);
     {
         let _guard = interrupt::writing();
@@ -80,12 +81,14 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
             "{}",
             summary(&recipe, &file, args.trace.as_deref(), &painted, times)?
         );
+    } else if !args.no_preview {
+        show::on_terminal(&painted.image);
     }
     Ok(())
 }
 
-fn request(args: &GenerateArgs) -> Request {
-    Request {
+fn request(args: &GenerateArgs) -> Result<Request> {
+    Ok(Request {
         prompt: args.prompt.clone(),
         negative: args.negative.clone(),
         steps: args.steps,
@@ -96,7 +99,10 @@ fn request(args: &GenerateArgs) -> Request {
         eta: args.eta,
         width: args.width,
         height: args.height,
-    }
+        init: args.init.as_deref().map(Image::read).transpose()?,
+        mask: args.mask.as_deref().map(Mask::read).transpose()?,
+        strength: args.strength,
+    })
 }
 
 /// Where the picture goes. A name that a person gave is theirs to overwrite; one that we made up is not ours.

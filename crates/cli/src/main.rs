@@ -7,6 +7,7 @@ mod interrupt;
 mod model;
 mod progress;
 mod scenes;
+mod show;
 mod train;
 
 use std::process::ExitCode;
