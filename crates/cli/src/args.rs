@@ -2,6 +2,7 @@
 //! library's plan fills it in.
 
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -34,6 +35,8 @@ pub enum Command {
     Scenes(ScenesCommand),
     /// Measure a model's stages: medians in milliseconds, and peak memory
     Bench(BenchArgs),
+    /// Serve pictures: a page, an API of our own, and those of AUTOMATIC1111 and OpenAI
+    Serve(ServeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +231,54 @@ pub struct BenchArgs {
     /// Print the result as JSON on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  velatura serve
+  velatura serve -m ./stable-diffusion-v1-5 --host 0.0.0.0 --api-key-file keys.txt
+  velatura serve --config serve.toml
+
+A flag counts before its environment variable, that before the config file. docs/serving.md says what can be set there.")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The address to listen on; beyond this machine only with a key [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", env = "VELATURA_HOST", value_parser = crate::serve::parse_host)]
+    pub host: Option<IpAddr>,
+    /// The port [default: 7860]
+    #[arg(long, value_name = "N", env = "VELATURA_PORT")]
+    pub port: Option<u16>,
+    /// A file with one key per line, of which clients have to present one
+    #[arg(long, value_name = "FILE", env = "VELATURA_API_KEY_FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Listen beyond this machine without a key
+    #[arg(long)]
+    pub no_auth: bool,
+    /// The folder for jobs and pictures; `none` keeps them in memory [default: velatura among your data]
+    #[arg(long, value_name = "DIR", env = "VELATURA_DATA")]
+    pub data: Option<PathBuf>,
+    /// A config file
+    #[arg(long, value_name = "FILE.toml", env = "VELATURA_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Pages of this origin may use the API from a browser; may be given again
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// A browser may reach the server under this name; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub host_name: Vec<String>,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "VELATURA_LOG")]
+    pub log: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// Accepts the samplers in the library's table, under any of their names.

@@ -7,6 +7,7 @@ mod interrupt;
 mod model;
 mod progress;
 mod scenes;
+mod serve;
 mod show;
 mod train;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Scenes(ScenesCommand::Render(args)) => scenes::render(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

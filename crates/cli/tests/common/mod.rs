@@ -2,6 +2,9 @@
 
 #![allow(dead_code)] // Each test file uses a part of this.
 
+pub mod server;
+pub mod tools;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
