@@ -75,6 +75,8 @@ pub struct TensorView<'a> {
     pub dtype: Dtype,
     /// Its numbers, little-endian, not aligned to anything.
     pub bytes: &'a [u8],
+    /// The mapped file, and where in it the numbers begin.
+    mapped: Option<(&'a memmap2::Mmap, usize)>,
 }
 
 impl TensorFile {
@@ -155,14 +157,17 @@ impl TensorFile {
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, info) = self.inner.tensors.get_key_value(name)?;
         let (begin, end) = info.data_offsets;
+        let begin_in_file = self.inner.data + begin;
         Some(TensorView {
             file: &self.inner.path,
             name,
             shape: &info.shape,
             dtype: info.dtype,
-            bytes: self
-                .bytes()
-                .get(self.inner.data + begin..self.inner.data + end)?,
+            bytes: self.bytes().get(begin_in_file..self.inner.data + end)?,
+            mapped: match &self.inner.bytes {
+                Bytes::Mapped(map) => Some((map, begin_in_file)),
+                Bytes::Static(_) | Bytes::Empty => None,
+            },
         })
     }
 }
@@ -204,7 +209,21 @@ impl TensorView<'_> {
             )
             .in_file(self.file));
         }
+        self.forget();
         Ok(values)
+    }
+
+    /// Gives the pages of these numbers back: they have been read, and would otherwise count as this program's
+    /// memory until the file is closed, next to what was made of them.
+    fn forget(&self) {
+        #[cfg(unix)]
+        if let Some((map, begin)) = self.mapped {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // Where the system does not take the advice, nothing is lost.
+            // SAFETY: a read-only map of a file; pages that are touched again come from the file again.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise_range(advice, begin, self.bytes.len()) };
+        }
     }
 }
 
