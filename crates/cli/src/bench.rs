@@ -114,8 +114,18 @@ fn layers(events: Vec<Event>) -> Vec<Layer> {
 
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Layer { layer, algorithm, calls, ms, gflops } = self;
-        write!(f, "{layer:44} {algorithm:14} {calls:4} × {:9.3} ms = {ms:9.1} ms", ms / *calls as f64)?;
+        let Layer {
+            layer,
+            algorithm,
+            calls,
+            ms,
+            gflops,
+        } = self;
+        write!(
+            f,
+            "{layer:44} {algorithm:14} {calls:4} × {:9.3} ms = {ms:9.1} ms",
+            ms / *calls as f64
+        )?;
         if *gflops > 0.0 {
             write!(f, " {gflops:7.0} GFLOP/s")?;
         }
