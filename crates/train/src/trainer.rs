@@ -196,6 +196,10 @@ impl<O: Objective> Session<'_, O> {
         options: &Options,
     ) -> Result<()> {
         let run = &self.config.run;
+        if place.step == run.steps {
+            // Nothing is left but what a kill after the last checkpoint may have prevented.
+            self.export(ema.as_mut())?;
+        }
         // Asked before the first step as well: whoever interrupts while latents are encoded wants no step at all.
         while place.step < run.steps && !(options.stop)() {
             let began = Instant::now();
@@ -297,6 +301,12 @@ impl<O: Objective> Session<'_, O> {
             components,
         )?;
         self.saved = Some(step);
+        self.export(ema)
+    }
+
+    /// Writes the model, from the average of the weights where there is one.
+    fn export(&self, ema: Option<&mut Ema>) -> Result<()> {
+        let run = &self.config.run;
         let export = || {
             replace_folder(&run.dir.join("model"), |dir| {
                 self.objective.export(dir, run.export)
