@@ -2,16 +2,18 @@
 //! its row has reached the disk, and a picture as made when its row has; both are single transactions, so that after a
 //! crash every job is either as before or as after.
 
+mod records;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::order::{Attachments, Order};
 use crate::settings::Retention;
+
+pub use records::{Accepted, Job, Key, State};
 
 /// The tables' version, in SQLite's `user_version`. A file of a later one is refused.
 const VERSION: i32 = 1;
@@ -62,95 +64,6 @@ pub enum StoreError {
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
-
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Waiting.
-    Queued,
-    /// Being painted.
-    Running,
-    /// All pictures are there.
-    Done,
-    /// Something went wrong; the job says what.
-    Failed,
-    /// Someone stopped it. Pictures that were finished are kept.
-    Cancelled,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [State; 5] = [
-        State::Queued,
-        State::Running,
-        State::Done,
-        State::Failed,
-        State::Cancelled,
-    ];
-
-    /// The name, as clients and the database have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Queued => "queued",
-            State::Running => "running",
-            State::Done => "done",
-            State::Failed => "failed",
-            State::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that name.
-    pub fn of_name(name: &str) -> Option<State> {
-        State::ALL.into_iter().find(|state| state.name() == name)
-    }
-
-    /// Whether nothing will happen to the job any more.
-    pub fn is_final(self) -> bool {
-        !matches!(self, State::Queued | State::Running)
-    }
-}
-
-/// A job as it is stored, without its pictures' bytes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Job {
-    /// Its name.
-    pub id: Uuid,
-    /// Where it stands.
-    pub state: State,
-    /// When it was accepted, in milliseconds since 1970.
-    pub created: i64,
-    /// When painting began.
-    pub started: Option<i64>,
-    /// When it came to its end.
-    pub finished: Option<i64>,
-    /// What is to be painted.
-    pub order: Order,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// The pictures that are there: number and recipe.
-    pub pictures: Vec<(usize, String)>,
-}
-
-/// What became of a submission.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Accepted {
-    /// A new job.
-    New,
-    /// The idempotency key has brought this job before.
-    Again(Uuid),
-    /// The idempotency key has brought another request before.
-    Conflict,
-}
-
-/// An idempotency key, and what the request that came with it was.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Key {
-    /// The client's word.
-    pub key: String,
-    /// A hash of the request.
-    pub fingerprint: Vec<u8>,
-}
 
 /// The database.
 pub struct Store {
@@ -496,115 +409,4 @@ pub fn now() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn order() -> Order {
-        Order {
-            prompt: "a red car".into(),
-            negative_prompt: String::new(),
-            seeds: vec![1, 2],
-            steps: 4,
-            guidance_scale: 7.5,
-            sampler: "ddim".into(),
-            schedule: "normal".into(),
-            eta: 0.0,
-            width: 64,
-            height: 64,
-            strength: None,
-            mask_blur: 0.0,
-            mode: "txt2img".into(),
-        }
-    }
-
-    #[test]
-    fn what_was_accepted_is_there_after_opening_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
-        let attachments = Attachments {
-            init: Some(vec![1, 2, 3]),
-            mask: None,
-        };
-        {
-            let mut store = Store::open(Some(folder.path())).unwrap();
-            // The folder belongs to one server.
-            assert!(Store::open(Some(folder.path())).is_err());
-            store.accept(first, &order(), &attachments, None).unwrap();
-            store
-                .accept(second, &order(), &Attachments::default(), None)
-                .unwrap();
-            store.begin(first).unwrap();
-            store.keep_picture(first, 0, "{}", b"png").unwrap();
-            assert!(store.keep_picture(first, 0, "{}", b"png").is_err());
-        }
-        let store = Store::open(Some(folder.path())).unwrap();
-        assert_eq!(store.unfinished().unwrap(), [first, second]);
-        let job = store.job(first).unwrap().unwrap();
-        assert_eq!((job.state, &job.order), (State::Running, &order()));
-        assert_eq!(job.pictures, [(0, "{}".to_string())]);
-        assert_eq!(store.attachments(first).unwrap(), attachments);
-        assert_eq!(store.picture(first, 0).unwrap().unwrap(), b"png");
-        assert_eq!(store.picture(first, 1).unwrap(), None);
-        assert!(store.finish(first, State::Done, None).unwrap());
-        assert!(!store.finish(first, State::Cancelled, None).unwrap());
-        assert_eq!(store.unfinished().unwrap(), [second]);
-        let list = |before, state| -> Vec<Uuid> {
-            let jobs = store.list(10, before, state).unwrap();
-            jobs.iter().map(|job| job.id).collect()
-        };
-        assert_eq!(list(None, None), [second, first]);
-        assert_eq!(list(Some(second), None), [first]);
-        assert_eq!(list(None, Some(State::Done)), [first]);
-        assert_eq!(
-            store.secret("links").unwrap(),
-            store.secret("links").unwrap()
-        );
-    }
-
-    #[test]
-    fn a_key_brings_one_job_for_one_request() {
-        let mut store = Store::open(None).unwrap();
-        let id = Uuid::now_v7();
-        let key = Key {
-            key: "mine".into(),
-            fingerprint: vec![1],
-        };
-        let none = Attachments::default();
-        let mut accept = |id, key: &Key| store.accept(id, &order(), &none, Some(key)).unwrap();
-        assert_eq!(accept(id, &key), Accepted::New);
-        assert_eq!(accept(Uuid::now_v7(), &key), Accepted::Again(id));
-        let other = Key {
-            fingerprint: vec![2],
-            ..key
-        };
-        assert_eq!(accept(Uuid::now_v7(), &other), Accepted::Conflict);
-    }
-
-    #[test]
-    fn only_finished_jobs_are_forgotten() {
-        let mut store = Store::open(None).unwrap();
-        let ids: Vec<Uuid> = (0..4).map(|_| Uuid::now_v7()).collect();
-        for &id in &ids {
-            store
-                .accept(id, &order(), &Attachments::default(), None)
-                .unwrap();
-        }
-        for &id in &ids[..3] {
-            store.keep_picture(id, 0, "{}", b"png").unwrap();
-            store.finish(id, State::Done, None).unwrap();
-        }
-        assert!(!store.forget(ids[3]).unwrap());
-        let retention = Retention { days: 1, jobs: 1 };
-        assert_eq!(store.tidy(&retention).unwrap(), 2);
-        let left: Vec<Uuid> = store
-            .list(9, None, None)
-            .unwrap()
-            .iter()
-            .map(|job| job.id)
-            .collect();
-        assert_eq!(left, [ids[3], ids[2]]);
-        assert_eq!(store.picture(ids[0], 0).unwrap(), None);
-        assert!(store.forget(ids[2]).unwrap());
-        assert_eq!(store.picture(ids[2], 0).unwrap(), None);
-    }
-}
+mod tests;

@@ -29,6 +29,18 @@ pub struct Step {
     pub right: usize,
 }
 
+impl Step {
+    /// The steps of `terms` terms (a multiple of 32) that stand one after the other on the left, and in
+    /// pairs of rows `right_stride` pairs apart on the right.
+    pub fn sequence(terms: usize, right_stride: usize) -> Vec<Step> {
+        let step = |i: usize| Step {
+            left: 2 * DEPTH * i,
+            right: 4 * (DEPTH / 2) * right_stride * i,
+        };
+        (0..terms / DEPTH).map(step).collect()
+    }
+}
+
 /// Up to 32 rows times up to 32 columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {

@@ -43,6 +43,15 @@ pub unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Vectors::<true>::new() })
 }
 
+/// Bits whose upper halves are `x` as bf16, to nearest, ties to even.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn rounded_bits(x: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(x);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)))
+}
+
 /// `i` in both halves of each lane `i`.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn ramp() -> __m512i {
@@ -137,11 +146,7 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
             let rounded = if BF16 {
                 transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x))
             } else {
-                // To nearest, ties to even, on the bits.
-                let bits = _mm512_castps_si512(x);
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_add_epi32(bits, up)))
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded_bits(x)))
             };
             _mm256_storeu_si256(to.cast(), rounded);
         }
@@ -155,15 +160,9 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
                 let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both))
             } else {
-                let round = |x: __m512| {
-                    let bits = _mm512_castps_si512(x);
-                    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                    let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-                    _mm512_add_epi32(bits, up)
-                };
                 let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                let low = _mm512_srli_epi32::<16>(round(low));
-                let high = _mm512_and_si512(round(high), upper);
+                let low = _mm512_srli_epi32::<16>(rounded_bits(low));
+                let high = _mm512_and_si512(rounded_bits(high), upper);
                 _mm512_castsi512_ps(_mm512_or_si512(low, high))
             }
         }

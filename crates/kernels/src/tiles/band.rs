@@ -93,7 +93,7 @@ pub(crate) struct Layout {
     pub channels: usize,
     /// Rows that a band has beyond its rows of places, and that stand between two pictures' grids: the
     /// largest shift.
-    pub extra_rows: usize,
+    extra_rows: usize,
     /// Rows from one picture's grid to the next one's.
     pitch: usize,
     /// Pixels of a line.
@@ -176,20 +176,29 @@ impl Layout {
     /// Pixels of one phase's picture of a band of `rows` rows of places, with room for tiles that
     /// start at the last place.
     pub fn pixels(&self, rows: usize) -> usize {
-        (rows + self.extra_rows) * self.width + BLOCK
+        self.written(rows) + BLOCK
+    }
+
+    /// Those of them that are written.
+    pub fn written(&self, rows: usize) -> usize {
+        (rows + self.extra_rows) * self.width
+    }
+
+    /// Pictures that a band is split into.
+    pub fn phases(&self) -> usize {
+        self.phases.len()
     }
 
     /// Pixels of a band, all phases.
     pub fn all_pixels(&self, rows: usize) -> usize {
-        self.phases.len() * self.pixels(rows)
+        self.phases() * self.pixels(rows)
     }
 
     /// Where each tap's pixel of place 0 of a band stands.
     pub fn tap_pixels(&self, rows: usize) -> impl Iterator<Item = usize> {
         let pixels = self.pixels(rows);
-        self.taps
-            .iter()
-            .map(move |&(phase, shift)| phase * pixels + shift)
+        self.taps()
+            .map(move |(phase, shift)| phase * pixels + shift)
     }
 
     /// Consecutive places of a band that hold all of its places; the ones past the grid's width are
@@ -216,7 +225,7 @@ impl Layout {
         (row, rows): (usize, usize),
         to: *mut u16,
     ) {
-        for phase in 0..self.phases.len() {
+        for phase in 0..self.phases() {
             // SAFETY: each phase has its pixels.
             unsafe {
                 let to = to.add(phase * self.pixels(rows) * self.channels);
@@ -299,7 +308,7 @@ impl Layout {
 /// # Safety
 /// `to` is valid for writing as many numbers.
 #[inline(always)]
-pub(super) unsafe fn round<S: Simd>(simd: S, from: &[f32], to: *mut u16) {
+unsafe fn round<S: Simd>(simd: S, from: &[f32], to: *mut u16) {
     let whole = from.len() / S::LANES * S::LANES;
     // SAFETY: by whole vectors, then what is left by way of the stack.
     unsafe {

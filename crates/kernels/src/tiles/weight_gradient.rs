@@ -45,7 +45,7 @@ pub(crate) fn weight_gradient(places: &Places, outputs: usize, dy: &[f32], dw: &
         slabs: TASKS.div_ceil(blocks).min(bands).max(1),
         layout,
     };
-    // SAFETY of the casts: f32 and pairs of bf16 have the same size, and every bit pattern is valid.
+    // A pair of bf16 numbers takes the room of an f32.
     let mut pairs = scratch::lease(bands * work.count / 2 * work.padded);
     let per_task = taps * work.padded * BLOCK;
     let mut partial = scratch::lease(blocks * work.slabs * per_task);
@@ -166,7 +166,7 @@ impl Kernel for Task<'_> {
             ..
         } = self.work;
         let pixels = layout.pixels(*rows);
-        let phases = layout.all_pixels(*rows) / pixels;
+        let phases = layout.phases();
         // Room for a tile's row past the last shift; an odd number of cache lines, so that a tile's
         // rows do not share the sets of the cache.
         let lines = (pixels + layout.width).div_ceil(DEPTH) + 1;
@@ -177,13 +177,7 @@ impl Kernel for Task<'_> {
             turned.as_mut_ptr().cast::<u16>(),
             written.as_mut_ptr().cast::<u16>(),
         );
-        let mut steps: Vec<Step> = Vec::new();
-        for step in 0..count / DEPTH {
-            steps.push(Step {
-                left: step * 2 * DEPTH,
-                right: step * 4 * (DEPTH / 2) * BLOCK,
-            });
-        }
+        let steps = Step::sequence(*count, BLOCK);
         let tiles = Tiles::configure();
         let slab = self.slab * bands / slabs..(self.slab + 1) * bands / slabs;
         let first_band = slab.start;
@@ -194,7 +188,7 @@ impl Kernel for Task<'_> {
                 // SAFETY: `written` has room for `stride >= pixels` pixels of 32 channels, `turned` for
                 // as many per phase.
                 unsafe {
-                    let real = (rows + layout.extra_rows) * layout.width;
+                    let real = layout.written(*rows);
                     layout.write_phase(simd, places, phase, band_rows, channel, written);
                     written
                         .add(real * CHANNELS)

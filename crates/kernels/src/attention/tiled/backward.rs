@@ -2,10 +2,8 @@
 
 use super::super::AttentionShape;
 use super::super::strip::Strip;
-use super::{
-    Product, SIDE, pair_rows, round_rows, round_up, steps, turn, turn_pairs, turned_stride,
-};
-use crate::isa::amx::Tiles;
+use super::{Product, SIDE, pair_rows, round_rows, round_up, turn, turn_pairs, turned_stride};
+use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{self, SharedMut};
@@ -103,8 +101,8 @@ impl Kernel for Head<'_> {
             dv.write_bytes(0, keys * width);
         }
         let tiles = Tiles::configure();
-        let (channel_steps, key_steps) = (steps(width, SIDE), steps(KEYS, SIDE));
-        let query_step = steps(SIDE, width);
+        let (channel_steps, key_steps) = (Step::sequence(width, SIDE), Step::sequence(KEYS, SIDE));
+        let query_step = Step::sequence(SIDE, width);
         for first in (0..shape.queries).step_by(SIDE) {
             let count = SIDE.min(shape.queries - first);
             let strip = Strip {

@@ -2,10 +2,8 @@
 
 use super::super::AttentionShape;
 use super::super::strip::Strip;
-use super::{
-    Product, SIDE, pair_rows, round_rows, round_up, steps, turn, turn_pairs, turned_stride,
-};
-use crate::isa::amx::Tiles;
+use super::{Product, SIDE, pair_rows, round_rows, round_up, turn, turn_pairs, turned_stride};
+use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{self, SharedMut};
@@ -92,7 +90,7 @@ impl Kernel for Head<'_> {
             }
         }
         let tiles = Tiles::configure();
-        let (score_steps, sum_steps) = (steps(width, SIDE), steps(keys, SIDE));
+        let (score_steps, sum_steps) = (Step::sequence(width, SIDE), Step::sequence(keys, SIDE));
         for first in self.queries.clone().step_by(SIDE) {
             let count = SIDE.min(self.queries.end - first);
             let strip = Strip {
@@ -122,7 +120,7 @@ impl Kernel for Head<'_> {
                 strip.mask(0, visible, scores);
             }
             scores[visible * SIDE..near * SIDE].fill(Strip::LOWEST);
-            let [maxima, totals] = simd_softmax(simd, &mut scores[..near * SIDE]);
+            let [maxima, totals] = softmax(simd, &mut scores[..near * SIDE]);
             // SAFETY: as above.
             unsafe {
                 let scores = scores.as_mut_ptr();
@@ -157,7 +155,7 @@ impl Kernel for Head<'_> {
 /// `scores: [keys, 32]` become powers of two of their distance to their column's maximum; returns the
 /// maxima and the sums of the powers.
 #[inline(always)]
-fn simd_softmax<S: Simd>(simd: S, scores: &mut [f32]) -> [[f32; SIDE]; 2] {
+fn softmax<S: Simd>(simd: S, scores: &mut [f32]) -> [[f32; SIDE]; 2] {
     let [mut maxima, mut totals] = [[0.0; SIDE]; 2];
     for at in (0..SIDE).step_by(S::LANES) {
         let mut largest = simd.splat(Strip::LOWEST);

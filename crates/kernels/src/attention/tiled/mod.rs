@@ -165,12 +165,3 @@ impl Product {
         }
     }
 }
-
-/// The steps of `terms` terms (a multiple of 32), with right-hand pairs `right_stride` apart.
-fn steps(terms: usize, right_stride: usize) -> Vec<Step> {
-    let step = |i: usize| Step {
-        left: 2 * SIDE * i,
-        right: 4 * (SIDE / 2) * right_stride * i,
-    };
-    (0..terms / SIDE).map(step).collect()
-}
