@@ -7,7 +7,6 @@
 
 use super::conv::as_conv;
 use crate::buffer::Buffer;
-use crate::tape::is_recording;
 use crate::{Padding, Parameter, Tensor, Weight};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -62,7 +61,8 @@ impl BandedConv<'_> {
     /// x `[B, H, W, I]` → `[B, H, W, O]`, twice as high and wide with [`Before::Upsample`]. Where x has O
     /// channels and nobody else holds it, its memory becomes the result's.
     ///
-    /// On the tape, and where the intermediates are small, the operations are taken one after the other.
+    /// With weights for training, and where the intermediates are small, the operations are taken one after
+    /// the other.
     ///
     /// # Panics
     /// When a shape does not fit.
@@ -71,9 +71,8 @@ impl BandedConv<'_> {
             panic!("conv2d of {:?}, expected [B, H, W, C]", x.shape());
         };
         let scale = self.scale();
-        if is_recording(&self.on_tape(&x).iter().collect::<Vec<_>>())
-            || batch * height * width * channels * scale * scale <= 2 * WINDOW
-        {
+        let trains = self.weight.parameter().is_some();
+        if trains || batch * height * width * channels * scale * scale <= 2 * WINDOW {
             return self.separately(x);
         }
         let rows = (WINDOW / (scale * width * channels)) / ROWS * ROWS;
@@ -85,23 +84,6 @@ impl BandedConv<'_> {
             Before::NormSilu { .. } => 1,
             Before::Upsample => 2,
         }
-    }
-
-    /// Everything that may be on the tape.
-    fn on_tape(&self, x: &Tensor) -> Vec<Tensor> {
-        let mut all = vec![x.clone(), self.bias.value()];
-        all.extend(self.weight.parameter().map(Parameter::value));
-        if let Before::NormSilu { gamma, beta, .. } = self.before {
-            all.extend([gamma.value(), beta.value()]);
-        }
-        if let Some(residual) = &self.residual {
-            all.push(residual.x.clone());
-            if let Some((weight, bias)) = residual.projection {
-                all.push(bias.value());
-                all.extend(weight.parameter().map(Parameter::value));
-            }
-        }
-        all
     }
 
     /// The definition.
@@ -122,7 +104,7 @@ impl BandedConv<'_> {
         }
     }
 
-    /// As [`BandedConv::separately`], off the tape, by bands of `rows` rows.
+    /// As [`BandedConv::separately`], with weights that no gradient passes, by bands of `rows` rows.
     fn in_bands(&self, x: Tensor, rows: usize) -> Tensor {
         let &[batch, height, width, channels] = x.shape() else {
             panic!("conv2d of {:?}, expected [B, H, W, C]", x.shape());
