@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use velatura_kernels::conv::{self, ConvShape, PackedConv, Padding};
+use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding, Tile};
 use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
 use velatura_kernels::isa::{self, Kernel, Simd};
 use velatura_kernels::pool;
@@ -87,7 +87,7 @@ impl Bench {
         let seconds = seconds(run);
         let speed = 2.0 * multiply_adds as f64 / seconds / 1e9;
         println!(
-            "{name:<46} {:9.3} ms {speed:8.1} GFLOP/s {:5.1} % of f32 peak {peak:.0}",
+            "{name:<64} {:9.3} ms {speed:8.1} GFLOP/s {:5.1} % of f32 peak {peak:.0}",
             seconds * 1e3,
             100.0 * speed / peak
         );
@@ -147,37 +147,41 @@ impl Bench {
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), weight.clone());
         let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
         let work = shape.output_len() * i * 9;
+        let sizes = (o, i, 3);
+        let mut algorithms = vec![Algorithm::Direct];
+        if stride == 1 {
+            algorithms.extend([Tile::F2, Tile::F4].map(Algorithm::Winograd));
+        }
         for precision in [Precision::F32, Precision::Bf16] {
-            let packed = PackedConv::new(&weight, o, i, 3, precision);
-            self.line(&format!("{name} forward {precision:?}"), work, || {
-                conv::forward(&shape, &x, &packed, &mut y, &Epilogue::default());
-            });
-            if !train {
-                continue;
-            }
-            let packed = PackedConv::for_input_gradient(&weight, o, i, 3, precision);
-            self.line(
-                &format!("{name} input gradient {precision:?}"),
-                work,
-                || {
+            for &algorithm in &algorithms {
+                let how = match (algorithm, algorithm == Algorithm::choose(&shape, precision)) {
+                    (algorithm, true) => format!("{precision:?} {algorithm:?} (chosen)"),
+                    (algorithm, false) => format!("{precision:?} {algorithm:?}"),
+                };
+                let packed = PackedConv::new(&weight, sizes, precision, algorithm);
+                self.line(&format!("{name} forward {how}"), work, || {
+                    conv::forward(&shape, &x, &packed, &mut y, &Epilogue::default());
+                });
+                if !train {
+                    continue;
+                }
+                let packed = PackedConv::for_input_gradient(&weight, sizes, precision, algorithm);
+                self.line(&format!("{name} input gradient {how}"), work, || {
                     conv::backward_input(&shape, &dy, &packed, &mut dx);
-                },
-            );
-            self.line(
-                &format!("{name} weight gradient {precision:?}"),
-                work,
-                || {
+                });
+                let note = "packing twice, as if 1 add each";
+                self.line(&format!("{name} {note} {how}"), 2 * weight.len(), || {
+                    let pack = PackedConv::for_input_gradient;
+                    black_box(PackedConv::new(&weight, sizes, precision, algorithm));
+                    black_box(pack(&weight, sizes, precision, algorithm));
+                });
+            }
+            if train {
+                let name = format!("{name} weight gradient {precision:?}");
+                self.line(&name, work, || {
                     conv::backward_weight(&shape, &x, &dy, &mut dw, precision);
-                },
-            );
-            self.line(
-                &format!("{name} packing twice {precision:?}, as if 1 add each"),
-                2 * weight.len(),
-                || {
-                    black_box(PackedConv::new(&weight, o, i, 3, precision));
-                    black_box(PackedConv::for_input_gradient(&weight, o, i, 3, precision));
-                },
-            );
+                });
+            }
         }
     }
 }
@@ -236,10 +240,15 @@ fn main() {
     }
     for (side, channels) in [
         (64, (320, 320)),
+        (64, (640, 320)),
         (32, (640, 640)),
         (16, (1280, 1280)),
         (8, (2560, 1280)),
     ] {
         bench.conv(2, side, channels, 1, false);
+    }
+    // Its autoencoder's decoder.
+    for (side, channels) in [(64, (512, 512)), (256, (256, 256)), (512, (128, 128))] {
+        bench.conv(1, side, channels, 1, false);
     }
 }

@@ -20,6 +20,6 @@ pub use parameter::Parameter;
 pub use tape::Gradients;
 pub use tensor::Tensor;
 pub use velatura_kernels::activation::Activation;
-pub use velatura_kernels::conv::Padding;
+pub use velatura_kernels::conv::{ConvShape, Padding};
 pub use velatura_kernels::gemm::Precision;
 pub use weight::Weight;

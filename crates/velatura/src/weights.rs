@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use velatura_tensor::{Parameter, Precision, Tensor, Weight};
+use velatura_tensor::{ConvShape, Padding, Parameter, Precision, Tensor, Weight};
 
 use crate::checkpoint::{Component, LoraFile, TensorView, canonical, is_harmless};
 use crate::error::{Error, Result};
@@ -137,6 +137,7 @@ impl Store {
             store: self,
             path: String::new(),
             in_f32: false,
+            map_size: (64, 64),
         }
     }
 
@@ -189,13 +190,13 @@ impl Store {
         Ok(values)
     }
 
-    /// A weight for generation.
+    /// A weight for generation, as `pack` makes it of the values.
     fn packed(
         &self,
         name: &str,
         shape: &[usize],
         init: Init,
-        precision: Precision,
+        pack: impl FnOnce(&[f32]) -> Weight,
     ) -> Result<Weight> {
         let source = self.find(name, shape, init)?;
         let count = shape.iter().product();
@@ -205,7 +206,7 @@ impl Store {
         }
         let values = &mut unpacked[..count];
         self.read(&source, name, shape, values)?;
-        Ok(Weight::packed(values, shape, precision))
+        Ok(pack(values))
     }
 
     /// Where the values of a tensor come from, once it is known to be there in this shape.
@@ -279,6 +280,8 @@ pub struct Weights<'a> {
     store: &'a Store,
     path: String,
     in_f32: bool,
+    /// Height and width of the feature maps here, as far as one can know before there are any.
+    map_size: (usize, usize),
 }
 
 impl<'a> Weights<'a> {
@@ -287,7 +290,7 @@ impl<'a> Weights<'a> {
         Weights {
             store: self.store,
             path: self.name(segment),
-            in_f32: self.in_f32,
+            ..*self
         }
     }
 
@@ -296,6 +299,15 @@ impl<'a> Weights<'a> {
     pub fn in_f32(&self) -> Weights<'a> {
         Weights {
             in_f32: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same place, with the height and width that feature maps are expected to have from here on: by them a
+    /// convolution's algorithm is chosen when its weight is packed.
+    pub fn with_map_size(&self, height: usize, width: usize) -> Weights<'a> {
+        Weights {
+            map_size: (height, width),
             ..self.clone()
         }
     }
@@ -322,35 +334,70 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// The weight of a linear layer `[O, I]` or of a convolution `[O, I, k, k]`.
+    /// The weight `[O, I]` of a linear layer.
     ///
     /// # Errors
     ///
     /// The tensor is missing, of another shape, not of floating point, or not finite.
-    pub fn weight(&self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
-        let name = self.take(name);
-        Ok(match self.store.mode {
-            Mode::Inference(precision) => {
-                let precision = if self.in_f32 {
-                    Precision::F32
-                } else {
-                    precision
-                };
-                self.store.packed(&name, shape, init, precision)?
-            }
-            Mode::Training | Mode::Frozen => {
-                let products = if self.in_f32 {
-                    Precision::F32
-                } else {
-                    self.store.products
-                };
-                let parameter = match self.store.mode {
-                    Mode::Frozen => self.store.frozen(&name, shape, init)?,
-                    _ => self.store.trained(&name, shape, init)?,
-                };
-                Weight::trainable_in(parameter, products)
-            }
+    pub fn weight(&self, name: &str, shape: [usize; 2], init: Init) -> Result<Weight> {
+        self.packed_or_trainable(name, &shape, init, |values, precision| {
+            Weight::packed(values, shape, precision)
         })
+    }
+
+    /// The weight `[O, I, k, k]` of a convolution with this stride and padding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::weight`].
+    pub fn conv_weight(
+        &self,
+        name: &str,
+        [o, i, k, _]: [usize; 4],
+        stride: usize,
+        padding: Padding,
+        init: Init,
+    ) -> Result<Weight> {
+        let expected = ConvShape {
+            // With guidance a picture is two.
+            batch: 2,
+            height: self.map_size.0.max(k),
+            width: self.map_size.1.max(k),
+            in_channels: i,
+            out_channels: o,
+            kernel: k,
+            stride,
+            padding,
+        };
+        self.packed_or_trainable(name, &[o, i, k, k], init, |values, precision| {
+            Weight::packed_conv(values, &expected, precision)
+        })
+    }
+
+    fn packed_or_trainable(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+        pack: impl FnOnce(&[f32], Precision) -> Weight,
+    ) -> Result<Weight> {
+        let name = self.take(name);
+        let precision = |wanted| match self.in_f32 {
+            true => Precision::F32,
+            false => wanted,
+        };
+        let parameter = match self.store.mode {
+            Mode::Inference(wanted) => {
+                let pack = |values: &[f32]| pack(values, precision(wanted));
+                return self.store.packed(&name, shape, init, pack);
+            }
+            Mode::Training => self.store.trained(&name, shape, init)?,
+            Mode::Frozen => self.store.frozen(&name, shape, init)?,
+        };
+        Ok(Weight::trainable_in(
+            parameter,
+            precision(self.store.products),
+        ))
     }
 
     /// The adapter of the layer here, whose weight has this `shape`; none where none is to be trained.
@@ -471,7 +518,7 @@ mod tests {
         let store = Store::init(7);
         let w = store.root().at("block").at(0);
         w.parameter("bias", &[4], Init::Zeros).unwrap();
-        w.weight("weight", &[4, 3], Init::torch(3)).unwrap();
+        w.weight("weight", [4, 3], Init::torch(3)).unwrap();
         let names: Vec<String> = store
             .parameters()
             .iter()

@@ -169,7 +169,8 @@ impl BandedConv<'_> {
         let inputs = self.weight.shape()[1];
         let (row, out_row) = (width * inputs, width * outputs);
         let bias = self.bias.value();
-        let packed = self.weight.forward();
+        // Packed for inference, as `forward` has made sure: whatever the shape, there is one form.
+        let packed = self.weight.forward(None);
         let mut window = Buffer::for_output((rows + 2).min(height) * row);
         for sample in 0..batch {
             let out = &mut out[sample * height * out_row..][..height * out_row];
@@ -272,26 +273,62 @@ mod tests {
         Tensor::from_vec(numbers, shape)
     }
 
-    fn weight(shape: &[usize], seed: u64) -> Weight {
-        Weight::packed(random(shape, seed).as_slice(), shape, Precision::F32)
+    fn weight(outputs: usize, inputs: usize, kernel: usize, seed: u64) -> Weight {
+        let values = random(&[outputs, inputs, kernel, kernel], seed);
+        let expected = ConvShape {
+            batch: 1,
+            height: 32,
+            width: 32,
+            in_channels: inputs,
+            out_channels: outputs,
+            kernel,
+            stride: 1,
+            padding: Padding::uniform(kernel / 2),
+        };
+        Weight::packed_conv(values.as_slice(), &expected, Precision::F32)
     }
 
-    /// Odd heights, one to three bands, in place and not, batches, every kind of residual.
+    /// One to three bands, odd heights, batches, in place and not, every kind of residual; few channels, which are
+    /// convolved directly, and many, which are in tiles.
     #[test]
     fn bands_are_the_separate_operations_to_the_last_bit() {
+        for channels in [4, 32] {
+            for outputs in [channels, channels + 2] {
+                for (batch, height, upsample) in [
+                    (1, 1, false),
+                    (2, 9, false),
+                    (1, 16, false),
+                    (2, 7, true),
+                    (1, 23, false),
+                ] {
+                    compare(channels, outputs, [batch, height, 5], upsample);
+                }
+            }
+        }
+    }
+
+    fn compare(
+        channels: usize,
+        outputs: usize,
+        [batch, height, width]: [usize; 3],
+        upsample: bool,
+    ) {
         let parameter = |len, seed| Parameter::frozen("p", random(&[len], seed));
-        let (gamma, beta) = (parameter(4, 1), parameter(4, 2));
-        for outputs in [4, 6] {
-            let (weight, bias) = (self::weight(&[outputs, 4, 3, 3], 3), parameter(outputs, 4));
-            let (projection, shift) = (self::weight(&[outputs, 3, 1, 1], 5), parameter(outputs, 6));
-            for (batch, height, upsample) in [
-                (1, 1, false),
-                (2, 9, false),
-                (1, 16, false),
-                (2, 7, true),
-                (1, 23, false),
-            ] {
-                let before = || match upsample {
+        let (gamma, beta) = (parameter(channels, 1), parameter(channels, 2));
+        let (weight, bias) = (weight(outputs, channels, 3, 3), parameter(outputs, 4));
+        let (projection, shift) = (self::weight(outputs, 3, 1, 5), parameter(outputs, 6));
+        let scale = 1 + usize::from(upsample);
+        let result = |channels| [batch, scale * height, scale * width, channels];
+        let (same, other) = (random(&result(outputs), 8), random(&result(3), 9));
+        let residuals = [
+            None,
+            Some((same, None)),
+            Some((other, Some((&projection, &shift)))),
+        ];
+        let x = random(&[batch, height, width, channels], 7);
+        for residual in residuals {
+            let conv = BandedConv {
+                before: match upsample {
                     true => Before::Upsample,
                     false => Before::NormSilu {
                         groups: 2,
@@ -299,35 +336,17 @@ mod tests {
                         gamma: &gamma,
                         beta: &beta,
                     },
-                };
-                let x = random(&[batch, height, 5, 4], 7);
-                let scale = 1 + usize::from(upsample);
-                let side = [batch, scale * height, scale * 5];
-                let same = random(&[&side[..], &[outputs]].concat(), 8);
-                let other = random(&[&side[..], &[3]].concat(), 9);
-                let residuals = [
-                    None,
-                    Some((&same, None)),
-                    Some((&other, Some((&projection, &shift)))),
-                ];
-                for residual in residuals {
-                    let conv = BandedConv {
-                        before: before(),
-                        weight: &weight,
-                        bias: &bias,
-                        residual: residual.map(|(x, projection)| Residual {
-                            x: Tensor::clone(x),
-                            projection,
-                        }),
-                    };
-                    let expected = conv.separately(x.clone());
-                    for rows in [1, 8, 64] {
-                        let shared = conv.in_bands(x.clone(), rows);
-                        assert_eq!(shared.as_slice(), expected.as_slice());
-                        let own = Tensor::from_vec(x.to_vec(), x.shape());
-                        assert_eq!(conv.in_bands(own, rows).as_slice(), expected.as_slice());
-                    }
-                }
+                },
+                weight: &weight,
+                bias: &bias,
+                residual: residual.map(|(x, projection)| Residual { x, projection }),
+            };
+            let expected = conv.separately(x.clone());
+            for rows in [8, 16, 64] {
+                let from_shared = conv.in_bands(x.clone(), rows);
+                assert_eq!(from_shared.as_slice(), expected.as_slice());
+                let own = Tensor::from_vec(x.to_vec(), x.shape());
+                assert_eq!(conv.in_bands(own, rows).as_slice(), expected.as_slice());
             }
         }
     }

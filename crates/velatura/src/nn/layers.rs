@@ -54,7 +54,7 @@ impl Linear {
         bias: Option<Init>,
     ) -> Result<Self> {
         Ok(Linear {
-            weight: w.weight("weight", &[outputs, inputs], weight)?,
+            weight: w.weight("weight", [outputs, inputs], weight)?,
             bias: bias
                 .map(|init| w.parameter("bias", &[outputs], init))
                 .transpose()?,
@@ -106,7 +106,13 @@ impl Conv2d {
     ) -> Result<Self> {
         let init = Init::torch(inputs * kernel * kernel);
         Ok(Conv2d {
-            weight: w.weight("weight", &[outputs, inputs, kernel, kernel], init)?,
+            weight: w.conv_weight(
+                "weight",
+                [outputs, inputs, kernel, kernel],
+                stride,
+                padding,
+                init,
+            )?,
             bias: w.parameter("bias", &[outputs], init)?,
             adapter: (kernel == 1 && stride == 1)
                 .then(|| w.adapter(&[outputs, inputs, 1, 1]))

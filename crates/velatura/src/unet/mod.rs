@@ -34,7 +34,13 @@ impl Unet {
     /// A tensor is missing or of another shape.
     pub fn load(config: &UnetConfig, w: &Weights) -> Result<Self> {
         let first = config.block_out_channels[0];
-        let levels = 0..config.block_out_channels.len();
+        let count = config.block_out_channels.len();
+        let levels = 0..count;
+        // The feature maps of a level, each level's half as high and wide as the finer one's.
+        let at_level = |segment: &str, level: usize| match config.sample_size {
+            Some([height, width]) => w.at(segment).with_map_size(height >> level, width >> level),
+            None => w.at(segment),
+        };
         let (groups, eps) = (config.norm_num_groups, config.norm_eps);
         Ok(Unet {
             conv_in: Conv2d::load(
@@ -50,11 +56,11 @@ impl Unet {
             )?,
             down_blocks: levels
                 .clone()
-                .map(|i| DownBlock::load(config, i, &w.at("down_blocks").at(i)))
+                .map(|i| DownBlock::load(config, i, &at_level("down_blocks", i).at(i)))
                 .collect::<Result<_>>()?,
-            mid_block: MidBlock::load(config, &w.at("mid_block"))?,
+            mid_block: MidBlock::load(config, &at_level("mid_block", count - 1))?,
             up_blocks: levels
-                .map(|i| UpBlock::load(config, i, &w.at("up_blocks").at(i)))
+                .map(|i| UpBlock::load(config, i, &at_level("up_blocks", count - 1 - i).at(i)))
                 .collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::load(&w.at("conv_norm_out"), groups, first, eps)?,
             conv_out: Conv2d::load(
