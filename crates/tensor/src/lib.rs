@@ -15,6 +15,7 @@ pub mod tape;
 mod tensor;
 mod weight;
 
+pub use ops::{BandedConv, Before, Residual};
 pub use parameter::Parameter;
 pub use tape::Gradients;
 pub use tensor::Tensor;

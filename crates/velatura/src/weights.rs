@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use velatura_tensor::{ConvShape, Padding, Parameter, Precision, Tensor, Weight};
 
-use crate::checkpoint::{Component, LoraFile, canonical, is_harmless};
+use crate::checkpoint::{Component, LoraFile, TensorView, canonical, is_harmless};
 use crate::error::{Error, Result};
 use crate::nn::{Adaptation, Adapter};
 
@@ -55,11 +55,19 @@ pub struct Store {
     /// What is trained beside frozen weights.
     adaptation: Option<Adaptation>,
     taken: Mutex<Taken>,
+    /// Where weights are read before they are packed. Fresh memory for each would take longer than packing.
+    unpacked: Mutex<Vec<f32>>,
 }
 
 enum Source {
     Checkpoint(Component),
     Random { seed: u64 },
+}
+
+/// Where the values of one tensor come from.
+enum Values<'a> {
+    Stored(TensorView<'a>),
+    Random(u64, Init),
 }
 
 #[derive(Default)]
@@ -79,6 +87,7 @@ impl Store {
             loras: ("", Vec::new()),
             adaptation: None,
             taken: Mutex::default(),
+            unpacked: Mutex::default(),
         }
     }
 
@@ -175,29 +184,67 @@ impl Store {
 
     /// The values of one tensor, which must have this shape.
     fn values(&self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
-        match &self.source {
-            Source::Random { seed } => Ok(random(*seed, name, shape.iter().product(), init)),
-            Source::Checkpoint(component) => {
-                let Some(view) = component.tensor(name) else {
-                    return Err(Error::tensor(name, format!("shape {shape:?}"), "no such tensor; config and weights do not belong together, or the file is incomplete")
-                        .in_file(component.weights_path()));
-                };
-                if view.shape != shape {
-                    return Err(Error::tensor(
-                        view.name,
-                        format!("shape {shape:?}, as config.json has it"),
-                        format!("shape {:?}", view.shape),
-                    )
-                    .in_file(view.file));
-                }
-                let mut values = view.to_f32()?;
-                let (component, loras) = &self.loras;
-                for (lora, strength) in loras {
-                    lora.add_to(component, name, shape, *strength, &mut values)?;
-                }
-                Ok(values)
-            }
+        let source = self.find(name, shape, init)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        self.read(&source, name, shape, &mut values)?;
+        Ok(values)
+    }
+
+    /// A weight for generation, as `pack` makes it of the values.
+    fn packed(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+        pack: impl FnOnce(&[f32]) -> Weight,
+    ) -> Result<Weight> {
+        let source = self.find(name, shape, init)?;
+        let count = shape.iter().product();
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if unpacked.len() < count {
+            *unpacked = vec![0.0; count];
         }
+        let values = &mut unpacked[..count];
+        self.read(&source, name, shape, values)?;
+        Ok(pack(values))
+    }
+
+    /// Where the values of a tensor come from, once it is known to be there in this shape.
+    fn find(&self, name: &str, shape: &[usize], init: Init) -> Result<Values<'_>> {
+        let component = match &self.source {
+            Source::Random { seed } => return Ok(Values::Random(*seed, init)),
+            Source::Checkpoint(component) => component,
+        };
+        let Some(view) = component.tensor(name) else {
+            return Err(Error::tensor(name, format!("shape {shape:?}"), "no such tensor; config and weights do not belong together, or the file is incomplete")
+                .in_file(component.weights_path()));
+        };
+        if view.shape != shape {
+            return Err(Error::tensor(
+                view.name,
+                format!("shape {shape:?}, as config.json has it"),
+                format!("shape {:?}", view.shape),
+            )
+            .in_file(view.file));
+        }
+        Ok(Values::Stored(view))
+    }
+
+    /// Reads what was found into `values`.
+    fn read(&self, from: &Values, name: &str, shape: &[usize], values: &mut [f32]) -> Result<()> {
+        let view = match from {
+            Values::Random(seed, init) => {
+                values.copy_from_slice(&random(*seed, name, values.len(), *init));
+                return Ok(());
+            }
+            Values::Stored(view) => view,
+        };
+        view.read_f32(values)?;
+        let (component, loras) = &self.loras;
+        for (lora, strength) in loras {
+            lora.add_to(component, name, shape, *strength, values)?;
+        }
+        Ok(())
     }
 
     /// A parameter for training: made at the first call, the same one afterwards.
@@ -341,8 +388,8 @@ impl<'a> Weights<'a> {
         };
         let parameter = match self.store.mode {
             Mode::Inference(wanted) => {
-                let values = self.store.values(&name, shape, init)?;
-                return Ok(pack(&values, precision(wanted)));
+                let pack = |values: &[f32]| pack(values, precision(wanted));
+                return self.store.packed(&name, shape, init, pack);
             }
             Mode::Training => self.store.trained(&name, shape, init)?,
             Mode::Frozen => self.store.frozen(&name, shape, init)?,

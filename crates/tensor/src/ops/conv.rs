@@ -87,7 +87,7 @@ impl Tensor {
     }
 }
 
-fn as_conv(packed: &Packed) -> &PackedConv {
+pub(super) fn as_conv(packed: &Packed) -> &PackedConv {
     match packed {
         Packed::Conv(conv) => conv,
         Packed::Matrix(_) => panic!("a matrix given to a convolution"),

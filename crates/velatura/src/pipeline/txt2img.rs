@@ -16,7 +16,7 @@ use crate::diffusion::{self, Options, SchedulerConfig, guidance};
 use crate::image::Image;
 use crate::nn::check_finite;
 use crate::tokenizer::Tokenizer;
-use crate::unet::Unet;
+use crate::unet::{Unet, UnetRun};
 use crate::vae::{AutoencoderKl, VaeConfig};
 
 /// The parts of a model that painting needs, wherever they live: in a loaded [`Pipeline`](super::Pipeline), or in a
@@ -216,9 +216,9 @@ impl Painter<'_> {
                 trace.floats("sigmas", sigmas, &[sigmas.len()]);
             }
         }
-        let mut unet = |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(x, t, context);
-        let mut model =
-            |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, context, plan.guidance);
+        let run = self.unet.run(&schedule.timesteps[begin..], context);
+        let mut unet = |x: &Tensor, t: f32| denoise(&run, x, t);
+        let mut model = |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, plan.guidance);
         let mut start = Instant::now();
         diffusion::sample(
             &schedule,
@@ -245,15 +245,6 @@ impl Painter<'_> {
         )
     }
 
-    /// The UNet's prediction; an error that names the layer when it is not finite.
-    fn denoise(&self, x: &Tensor, timesteps: &[f32], context: &Tensor) -> Result<Tensor> {
-        let output = self.unet.forward(x, timesteps, context);
-        if output.is_finite() {
-            return Ok(output);
-        }
-        check_finite("unet", || self.unet.forward(x, timesteps, context))
-    }
-
     /// Latents → picture `[1, H, W, 3]`.
     fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let z = self.vae.config().unscale(latents);
@@ -263,4 +254,13 @@ impl Painter<'_> {
         }
         check_finite("vae", || self.vae.decode(&z))
     }
+}
+
+/// The UNet's prediction; an error that names the layer when it is not finite.
+fn denoise(run: &UnetRun, x: &Tensor, t: f32) -> Result<Tensor> {
+    let output = run.forward(x, t);
+    if output.is_finite() {
+        return Ok(output);
+    }
+    check_finite("unet", || run.forward_anew(x, t))
 }

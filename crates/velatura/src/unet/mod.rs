@@ -10,7 +10,7 @@ use velatura_tensor::Tensor;
 use self::blocks::{Conditions, DownBlock, MidBlock, UpBlock};
 pub use self::config::{BlockKind, UnetConfig};
 use crate::Result;
-use crate::nn::{Conv2d, GroupNorm, TimestepEmbedding, timestep_features, watch};
+use crate::nn::{Condition, Conv2d, GroupNorm, TimestepEmbedding, timestep_features, watch};
 use crate::weights::Weights;
 
 /// The denoiser.
@@ -85,18 +85,33 @@ impl Unet {
     /// When the shapes don't fit each other or the config; see [`UnetConfig::check_latent_size`].
     pub fn forward(&self, x: &Tensor, timesteps: &[f32], context: &Tensor) -> Tensor {
         let conditions = Conditions {
-            time: self.embed_time(timesteps).silu(),
-            context: watch("context", context.clone()),
+            time: Condition::new(self.embed_time(timesteps).silu()),
+            context: Condition::new(watch("context", context.clone())),
             recompute: self.recompute,
         };
+        self.predict(x, &conditions)
+    }
+
+    /// The same model for many x at some of `timesteps`, all with one context `[B, S, D]`: what follows from these
+    /// alone is computed once.
+    pub fn run(&self, timesteps: &[f32], context: &Tensor) -> UnetRun<'_> {
+        UnetRun {
+            unet: self,
+            timesteps: timesteps.to_vec(),
+            time: Condition::kept(self.embed_time(timesteps).silu()),
+            context: Condition::kept(context.clone()),
+        }
+    }
+
+    fn predict(&self, x: &Tensor, conditions: &Conditions) -> Tensor {
         let mut x = self.conv_in.forward(&watch("sample", x.clone()));
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(&x, &conditions, &mut skips);
+            x = block.forward(&x, conditions, &mut skips);
         }
-        x = self.mid_block.forward(&x, &conditions);
+        x = self.mid_block.forward(&x, conditions);
         for block in &self.up_blocks {
-            x = block.forward(&x, &conditions, &mut skips);
+            x = block.forward(&x, conditions, &mut skips);
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
     }
@@ -115,5 +130,41 @@ impl Unet {
             flip_sin_to_cos,
             freq_shift,
         ))
+    }
+}
+
+/// A [`Unet`] while a picture is painted: [`Unet::run`].
+pub struct UnetRun<'a> {
+    unet: &'a Unet,
+    timesteps: Vec<f32>,
+    time: Condition,
+    context: Condition,
+}
+
+impl UnetRun<'_> {
+    /// x `[B, h, w, C]` at timestep `t`: the prediction `[B, h, w, C']`, as [`Unet::forward`] gives it for B times `t`
+    /// and the run's context.
+    ///
+    /// # Panics
+    /// When the run does not visit `t`, or x has not as many samples as the context.
+    pub fn forward(&self, x: &Tensor, t: f32) -> Tensor {
+        let Some(step) = self.timesteps.iter().position(|&other| other == t) else {
+            panic!("timestep {t} in a run over {:?}", self.timesteps);
+        };
+        let conditions = Conditions {
+            time: self.time.repeated(step, x.dim(0)),
+            context: self.context.clone(),
+            recompute: false,
+        };
+        self.unet.predict(x, &conditions)
+    }
+
+    /// As [`UnetRun::forward`], computing everything anew: for the search of a number that is none.
+    ///
+    /// # Panics
+    /// As there, the timestep aside.
+    pub fn forward_anew(&self, x: &Tensor, t: f32) -> Tensor {
+        let timesteps = vec![t; x.dim(0)];
+        self.unet.forward(x, &timesteps, self.context.value())
     }
 }
