@@ -161,6 +161,7 @@ pub enum PrecisionArg {
     Auto,
     F32,
     Bf16,
+    Int8,
 }
 
 #[derive(Debug, Args)]

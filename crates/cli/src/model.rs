@@ -47,6 +47,7 @@ impl From<PrecisionArg> for PrecisionChoice {
             PrecisionArg::Auto => PrecisionChoice::Auto,
             PrecisionArg::F32 => PrecisionChoice::F32,
             PrecisionArg::Bf16 => PrecisionChoice::Bf16,
+            PrecisionArg::Int8 => PrecisionChoice::Int8,
         }
     }
 }

@@ -93,15 +93,17 @@ impl Isa {
     /// When the machine lacks it: call only where [`has_bf16_dot`] says so.
     #[inline]
     pub(crate) fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
-        assert!(
-            self >= Isa::Avx512 && machine_has_bf16_dot(),
-            "no bf16 dot product in {self}"
-        );
+        assert!(self.has_dot_products(), "no bf16 dot product in {self}");
         // SAFETY: availability was asserted above.
         #[cfg(target_arch = "x86_64")]
         return unsafe { avx512::run_bf16(kernel) };
         #[cfg(not(target_arch = "x86_64"))]
         self.run(kernel)
+    }
+
+    /// Whether [`Isa::run_bf16`] can be called.
+    pub(crate) fn has_dot_products(self) -> bool {
+        self >= Isa::Avx512 && machine_has_bf16_dot()
     }
 
     /// Whether products of bf16 numbers go to the matrix unit.

@@ -43,6 +43,10 @@ impl Buffer {
         unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 
+    pub fn as_u8_mut(&mut self) -> &mut [u8] {
+        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 4 * self.len) }
+    }
+
     pub fn as_u16_mut(&mut self) -> &mut [u16] {
         unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 2 * self.len) }
     }

@@ -74,6 +74,77 @@ fn check_packed(m: usize, n: usize, k: usize) {
     }
 }
 
+/// Integers are exact sums of exact products, so that all of the error is in rounding to them: half a step of each
+/// factor, a step being the 127th of the largest number of the row or column, times the other factor.
+fn check_int8(m: usize, n: usize, k: usize) {
+    let case = case(m, n, k, (Layout::Normal, Layout::Transposed));
+    let magnitude = |x: &[f32]| x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+    let step = |x: &[f32]| x.iter().fold(0.0, |most: f64, x| most.max(x.abs().into())) / 127.0;
+    let mut slack = Vec::new();
+    for row in case.a.chunks(k.max(1)).take(m) {
+        for column in case.b.chunks(k.max(1)).take(n) {
+            let (steps, terms) = ((step(row), step(column)), k as f64);
+            let rounding = steps.0 * magnitude(column) + steps.1 * magnitude(row);
+            slack.push(rounding / 2.0 + steps.0 * steps.1 * terms / 4.0);
+        }
+    }
+    slack.resize(m * n, 0.0);
+    let mut first: Option<Vec<f32>> = None;
+    for isa in isas() {
+        isa::with(isa, || {
+            let packed = PackedMatrix::from_rows(&case.b, n, k, Precision::Int8);
+            let a = Misaligned::new(&case.a, 3);
+            let mut out = Misaligned::new(&vec![f32::NAN; m * n], 1);
+            gemm::matmul_packed(m, a.get(), &packed, out.get_mut(), &Epilogue::default());
+            // The last f32 operations round too.
+            let slack: Vec<f64> = slack
+                .iter()
+                .zip(&case.scale)
+                .map(|(x, s)| x + 1e-6 * s)
+                .collect();
+            let what = format!("{isa} int8 {m}x{k}x{n}");
+            assert_close(&what, out.get(), &case.want, &slack, 1.0 + 1e-5);
+            let out = out.get().to_vec();
+            // The same integers everywhere.
+            let first = first.get_or_insert(out.clone());
+            assert_eq!(first, &out, "{what}");
+        });
+    }
+}
+
+#[test]
+fn int8_products_are_as_near_as_their_steps() {
+    for &(m, n, k) in SHAPES {
+        check_int8(m, n, k);
+    }
+    for k in 0..=34 {
+        check_int8(3, 18, k);
+    }
+    for m in 0..=14 {
+        check_int8(m, 35, 70);
+    }
+}
+
+#[test]
+fn int8_products_pass_on_what_is_no_number() {
+    let (m, n, k) = (3, 20, 33);
+    let case = case(m, n, k, (Layout::Normal, Layout::Transposed));
+    for isa in isas() {
+        isa::with(isa, || {
+            let packed = PackedMatrix::from_rows(&case.b, n, k, Precision::Int8);
+            for none in [f32::NAN, f32::INFINITY] {
+                let mut a = case.a.clone();
+                a[k + 32] = none;
+                let mut out = vec![0.0; m * n];
+                gemm::matmul_packed(m, &a, &packed, &mut out, &Epilogue::default());
+                assert!(out[n..2 * n].iter().all(|x| x.is_nan()), "{isa}");
+                let others = out[..n].iter().chain(&out[2 * n..]);
+                assert!(others.into_iter().all(|x| x.is_finite()), "{isa}");
+            }
+        });
+    }
+}
+
 #[test]
 fn packed_products_of_all_shapes() {
     for &(m, n, k) in SHAPES {

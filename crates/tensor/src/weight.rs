@@ -66,6 +66,11 @@ impl Weight {
             ..
         } = *expected;
         let shape = [o, i, k, k];
+        // A 1×1 kernel makes a linear layer of it.
+        let precision = match k {
+            1 => precision,
+            _ => precision.beside_linear(),
+        };
         let algorithm = Algorithm::choose(expected, precision);
         Weight(Arc::new(Inner {
             shape: shape.to_vec(),

@@ -246,15 +246,7 @@ unsafe fn add_rows<S: Simd>(
             panel: start,
             vectors,
             prefetch: start,
-            store: Store {
-                out: out.wrapping_add(first),
-                rows,
-                columns,
-                accumulate: true,
-                carried: std::ptr::null(),
-                bias: std::ptr::null(),
-                residual: std::ptr::null(),
-            },
+            store: Store::plain(out.wrapping_add(first), rows, columns, true),
         };
         // SAFETY: the lengths of both sides were checked above, the caller vouches for `out`.
         unsafe { block.run::<S, F32>(simd) };

@@ -133,15 +133,7 @@ impl Strip {
                 panel,
                 vectors: self.vectors,
                 prefetch: panel,
-                store: Store {
-                    out: scores.as_mut_ptr(),
-                    rows: &rows[..keys],
-                    columns: self.lanes,
-                    accumulate: done > 0,
-                    carried: std::ptr::null(),
-                    bias: std::ptr::null(),
-                    residual: std::ptr::null(),
-                },
+                store: Store::plain(scores.as_mut_ptr(), &rows[..keys], self.lanes, done > 0),
             };
             // SAFETY: the lengths were checked above; rows grow, so the last bounds them all.
             unsafe { block.run::<S, F32>(simd) };
@@ -175,15 +167,7 @@ impl Strip {
             panel: panel.as_ptr(),
             vectors: self.vectors,
             prefetch: panel.as_ptr(),
-            store: Store {
-                out: sums.as_mut_ptr(),
-                rows: &rows[..d],
-                columns: self.lanes,
-                accumulate: true,
-                carried: std::ptr::null(),
-                bias: std::ptr::null(),
-                residual: std::ptr::null(),
-            },
+            store: Store::plain(sums.as_mut_ptr(), &rows[..d], self.lanes, true),
         };
         // SAFETY: as above.
         unsafe { block.run::<S, F32>(simd) };
@@ -219,15 +203,7 @@ impl Strip {
                 panel,
                 vectors: self.vectors,
                 prefetch: panel,
-                store: Store {
-                    out: out.as_mut_ptr(),
-                    rows,
-                    columns: self.lanes,
-                    accumulate: accumulate || done > 0,
-                    carried: std::ptr::null(),
-                    bias: std::ptr::null(),
-                    residual: std::ptr::null(),
-                },
+                store: Store::plain(out.as_mut_ptr(), rows, self.lanes, accumulate || done > 0),
             };
             // SAFETY: the caller vouches for `left`, the rest was checked above.
             unsafe { block.run::<S, DOT>(simd) };

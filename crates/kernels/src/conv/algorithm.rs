@@ -24,10 +24,16 @@ const SMALL_F4: usize = 512;
 /// The same of `F(2×2)`.
 const SMALL_F2: usize = 64;
 
+/// Output pixels for which bf16 products go by `F(4×4)`: the UNet's levels of 32×32 and 64×64, where it saves
+/// most. It rounds three times as much as `F(2×2)`, which on few layers leaves the whole UNet near PyTorch's bf16;
+/// in the autoencoder, whose pictures are larger, that would show.
+const ROUGH: std::ops::RangeInclusive<usize> = 2048..=16384;
+
 impl Algorithm {
     /// The fastest known for `shape`, with the instruction set that is [active](isa::active): on a matrix
     /// unit the plain product, else what the number of pixels and channels allows.
     pub fn choose(shape: &ConvShape, precision: Precision) -> Algorithm {
+        let precision = precision.beside_linear();
         let pixels = shape.batch * shape.out_height() * shape.out_width();
         let few = shape.in_channels.min(shape.out_channels) < FEW_CHANNELS;
         let isa = isa::active();
@@ -35,9 +41,12 @@ impl Algorithm {
             return Algorithm::Direct;
         }
         match precision {
+            Precision::Bf16 if isa.has_bf16_dot() && ROUGH.contains(&pixels) => {
+                Algorithm::Winograd(Tile::F4)
+            }
             Precision::Bf16 if isa.has_bf16_dot() => Algorithm::Winograd(Tile::F2),
             // The matrix unit, or weights that are to be small.
-            Precision::Bf16 => Algorithm::Direct,
+            Precision::Bf16 | Precision::Int8 => Algorithm::Direct,
             Precision::F32 if pixels < SMALL_F4 => Algorithm::Winograd(Tile::F2),
             Precision::F32 => Algorithm::Winograd(Tile::F4),
         }
@@ -45,12 +54,17 @@ impl Algorithm {
 
     /// The same for weights that change: they are packed again after each step, and twice, for the forward pass
     /// and for the gradient. Large ones, which come with small pictures and would take most of the memory, are
-    /// not transformed.
+    /// not transformed, and products of bf16 are not made rougher.
     pub fn choose_in_training(shape: &ConvShape, precision: Precision) -> Algorithm {
         const LARGE: usize = 512 * 512;
         if shape.in_channels * shape.out_channels > LARGE {
             return Algorithm::Direct;
         }
-        Algorithm::choose(shape, precision)
+        match Algorithm::choose(shape, precision) {
+            Algorithm::Winograd(Tile::F4) if precision == Precision::Bf16 => {
+                Algorithm::Winograd(Tile::F2)
+            }
+            algorithm => algorithm,
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) const CHUNK_STEPS: usize = 160;
 /// cache, and enough rows to pay for reading (or packing) a panel.
 const BLOCK_ROWS: usize = 192;
 
-/// Bytes of a block of left-hand numbers that is rounded to bf16 for all panels: three quarters of the
+/// Bytes of a block of left-hand numbers that is rounded, to bf16 or bytes, for all panels: three quarters of the
 /// second-level cache.
 const ROUNDED_BYTES: usize = 768 << 10;
 
@@ -82,6 +82,7 @@ impl Product<'_> {
         let format = self.right.format(isa.has_bf16_dot());
         let plan = self.plan(format);
         let out = SharedMut::new(out);
+        let dotted = format == tile::DOT || (format == tile::INT8 && isa.has_dot_products());
         let task = |index: usize| {
             // Neighbouring tasks share panels.
             let (group, block) = (index / plan.blocks, index % plan.blocks);
@@ -97,7 +98,7 @@ impl Product<'_> {
                 ),
                 format,
             };
-            if format == tile::DOT {
+            if dotted {
                 isa.run_bf16(task)
             } else {
                 isa.run(task)
@@ -122,10 +123,12 @@ impl Product<'_> {
         let depth: usize = self.segments.iter().map(|s| s.len).sum();
         let parallel = self.m * self.panels.n * depth.max(1) >= PARALLEL_WORK;
         let threads = if parallel { pool::threads() } else { 1 };
-        let most_rows = match format == tile::DOT && self.by_panels() {
-            true => (ROUNDED_BYTES / (2 * depth.max(1))).clamp(24, BLOCK_ROWS),
-            false => BLOCK_ROWS,
+        let most_rows = match format {
+            tile::DOT if self.by_panels() => ROUNDED_BYTES / (2 * depth.max(1)),
+            tile::INT8 => ROUNDED_BYTES / depth.max(1),
+            _ => BLOCK_ROWS,
         };
+        let most_rows = most_rows.clamp(24, BLOCK_ROWS);
         let mut blocks = self.m.div_ceil(most_rows);
         if threads > 1 && blocks * self.panels.count < threads {
             blocks = threads.min(self.m.div_ceil(6));
@@ -166,7 +169,12 @@ impl Kernel for Task<'_> {
     fn run<S: Simd>(self, simd: S) {
         let product = self.product;
         assert_eq!(product.panels.lanes, S::LANES);
-        let chunk = CHUNK_STEPS * if self.format == tile::F32 { 1 } else { 2 };
+        let chunk = match self.format {
+            tile::F32 => CHUNK_STEPS,
+            // Integers are not turned into numbers before their sum is whole.
+            tile::INT8 => usize::MAX,
+            _ => 2 * CHUNK_STEPS,
+        };
         let widest = product
             .segments
             .iter()
@@ -174,13 +182,12 @@ impl Kernel for Task<'_> {
             .max()
             .unwrap_or(0)
             .min(chunk);
-        let dot = self.format == tile::DOT;
         let by_panels = product.by_panels();
         let depth = match by_panels {
             true => product.segments[0].len,
             false => widest,
         };
-        let left_scratch = product.left.scratch(self.rows, depth, dot);
+        let left_scratch = product.left.scratch(self.rows, depth, self.format);
         // A panel of the right-hand matrix, or a panel's sums.
         let right_scratch = match by_panels {
             true => self.rows * S::TILE_VECTORS * S::LANES,
@@ -220,7 +227,6 @@ impl Task<'_> {
     ) {
         let product = self.product;
         let segment = product.segments[0];
-        let dot = self.format == tile::DOT;
         let window = Window {
             row: self.row,
             rows: self.rows,
@@ -228,7 +234,13 @@ impl Task<'_> {
             columns: segment.len,
         };
         let (m, k) = (product.m, product.left_k);
-        let left = product.left.view(simd, m, k, window, dot, left_scratch);
+        let left = product
+            .left
+            .view(simd, m, k, window, self.format, left_scratch);
+        // Where the view of integers leaves what one means, row by row.
+        let row_scales = left_scratch
+            .as_ptr()
+            .wrapping_add(self.rows * left.row_stride);
         let piece = piece(segment.len, chunk);
         let mut sum_rows = [0; BLOCK_ROWS + 6];
         let sum_rows = &mut sum_rows[..self.rows];
@@ -241,7 +253,6 @@ impl Task<'_> {
             loop {
                 let depth = piece.min(segment.len - at);
                 let last = at + depth == segment.len;
-                let epilogue = self.store(panel, places, true);
                 let carried = match at > 0 {
                     true => sums.as_ptr(),
                     false => std::ptr::null(),
@@ -249,19 +260,12 @@ impl Task<'_> {
                 let store = match last {
                     true => Store {
                         carried,
-                        ..epilogue
+                        rescale: product.right.rescale(&product.panels, panel, row_scales),
+                        ..self.store(panel, places, true)
                     },
-                    false => Store {
-                        out: sums.as_mut_ptr(),
-                        rows: sum_rows,
-                        columns: panel.width,
-                        accumulate: at > 0,
-                        carried: std::ptr::null(),
-                        bias: std::ptr::null(),
-                        residual: std::ptr::null(),
-                    },
+                    false => Store::plain(sums.as_mut_ptr(), sum_rows, panel.width, at > 0),
                 };
-                let start = left.start.wrapping_add(if dot { at / 2 } else { at });
+                let start = left.start.wrapping_add(tile::steps(self.format, at));
                 let rows = (segment.right + at, depth);
                 let panels = &product.panels;
                 let packed =
@@ -290,7 +294,6 @@ impl Task<'_> {
         places: &[usize],
     ) {
         let product = self.product;
-        let dot = self.format == tile::DOT;
         let mut first = true;
         for segment in product.segments {
             let piece = piece(segment.len, chunk);
@@ -304,7 +307,9 @@ impl Task<'_> {
                     columns: depth,
                 };
                 let (m, k) = (product.m, product.left_k);
-                let view = product.left.view(simd, m, k, window, dot, left_scratch);
+                let view = product
+                    .left
+                    .view(simd, m, k, window, self.format, left_scratch);
                 let rows = (segment.right + at, depth);
                 for index in self.panels.0..self.panels.1 {
                     let panel = product.panels.get(index);
@@ -336,14 +341,11 @@ impl Task<'_> {
             x.filter(|_| first)
                 .map_or(std::ptr::null(), |x| x[panel.start..].as_ptr())
         };
+        let out = self.out.pointer(panel.start);
         Store {
-            out: self.out.pointer(panel.start),
-            rows: places,
-            columns: panel.columns,
-            accumulate: product.accumulate || !first,
-            carried: std::ptr::null(),
             bias: pointer(product.epilogue.bias),
             residual: pointer(product.epilogue.residual),
+            ..Store::plain(out, places, panel.columns, product.accumulate || !first)
         }
     }
 
@@ -359,10 +361,7 @@ impl Task<'_> {
         panel: Panel,
         store: Store,
     ) {
-        let steps = match self.format {
-            tile::F32 => depth,
-            _ => depth.div_ceil(2),
-        };
+        let steps = tile::steps(self.format, depth);
         let block = Block {
             depth,
             left,
@@ -376,6 +375,7 @@ impl Task<'_> {
         unsafe {
             match self.format {
                 tile::F32 => block.run::<S, { tile::F32 }>(simd),
+                tile::INT8 => block.run::<S, { tile::INT8 }>(simd),
                 tile::DOT if S::HAS_BF16_DOT => block.run::<S, { tile::DOT }>(simd),
                 _ => block.run::<S, { tile::WIDENED }>(simd),
             }

@@ -32,6 +32,20 @@ pub enum Precision {
     /// to bf16 too on their way in; elsewhere they stay f32 and the weights are widened. Sums are f32
     /// always.
     Bf16,
+    /// 8-bit integers: weights with a scale per output, activations with one per row, found as they come. Sums are
+    /// 32-bit integers, exact. For linear layers.
+    Int8,
+}
+
+impl Precision {
+    /// What convolutions and attention are computed in beside linear layers of this precision.
+    pub fn beside_linear(self) -> Precision {
+        match self {
+            Precision::Int8 if isa::has_fast_bf16() => Precision::Bf16,
+            Precision::Int8 => Precision::F32,
+            other => other,
+        }
+    }
 }
 
 /// How a matrix lies in memory.

@@ -1,7 +1,7 @@
 //! What a product multiplies: matrices as they lie, patches of pictures, packed panels.
 
 use super::panels::{Panel, Panels};
-use super::tile::{self, LeftView};
+use super::tile::{self, LeftView, Rescale};
 use crate::conv::patches::Patches;
 use crate::isa::Simd;
 
@@ -23,6 +23,11 @@ pub(crate) enum Right<'a> {
     PackedF32(&'a [f32]),
     /// Packed ahead in bf16 pairs: `[k / 2][width]` per panel.
     PackedBf16(&'a [u32]),
+    /// Packed ahead in fours of 8-bit integers, `[k / 4][width]` per panel, with the columns' scales and corrections.
+    PackedInt8 {
+        quads: &'a [u32],
+        rescale: &'a [f32],
+    },
     /// `[k, n]` row by row.
     Rows(&'a [f32]),
     /// Stored as `[n, k]`.
@@ -65,16 +70,19 @@ pub(crate) unsafe fn copy<S: Simd>(simd: S, from: *const f32, to: *mut f32, len:
 
 impl Left<'_> {
     /// Scratch numbers that [`Left::view`] needs for `rows × depth`.
-    pub fn scratch(&self, rows: usize, depth: usize, dot: bool) -> usize {
+    pub fn scratch(&self, rows: usize, depth: usize, format: usize) -> usize {
         match self {
-            _ if dot => rows * depth.div_ceil(2) + depth + 16,
+            // Whole vectors of bytes may be written past a row's end, and a scale for each row.
+            _ if format == tile::INT8 => rows * (depth.div_ceil(16) * 4 + 1),
+            _ if format == tile::DOT => rows * depth.div_ceil(2) + depth + 16,
             Left::Rows(_) => 0,
             _ => rows * depth,
         }
     }
 
-    /// The numbers of `window`, copied into `scratch` where they do not lie well. With `dot`: as
-    /// bf16 pairs, a missing last partner being zero.
+    /// The numbers of `window`, copied into `scratch` where they do not lie well. With [`tile::DOT`] as bf16 pairs, a
+    /// missing last partner being zero; with [`tile::INT8`] as fours of bytes, and behind all rows what one means in
+    /// each.
     #[inline(always)]
     pub fn view<S: Simd>(
         &self,
@@ -82,7 +90,7 @@ impl Left<'_> {
         m: usize,
         k: usize,
         window: Window,
-        dot: bool,
+        format: usize,
         scratch: &mut [f32],
     ) -> LeftView {
         let Window {
@@ -92,9 +100,11 @@ impl Left<'_> {
             columns,
         } = window;
         assert!(row + rows <= m && column + columns <= k);
-        assert!(scratch.len() >= self.scratch(rows, columns, dot));
-        if dot {
-            return self.view_pairs(simd, k, window, scratch);
+        assert!(scratch.len() >= self.scratch(rows, columns, format));
+        match format {
+            tile::DOT => return self.view_pairs(simd, k, window, scratch),
+            tile::INT8 => return self.view_bytes(simd, k, window, scratch),
+            _ => {}
         }
         let to = scratch.as_mut_ptr();
         match *self {
@@ -189,10 +199,74 @@ impl Left<'_> {
     }
 }
 
+impl Left<'_> {
+    /// Rows as bytes: a row's largest number becomes ±127, and 128 is added.
+    #[inline(always)]
+    fn view_bytes<S: Simd>(
+        &self,
+        simd: S,
+        k: usize,
+        window: Window,
+        scratch: &mut [f32],
+    ) -> LeftView {
+        let Left::Rows(a) = *self else {
+            unreachable!("products of 8-bit integers take their left side by rows");
+        };
+        let Window {
+            row,
+            rows,
+            column,
+            columns,
+        } = window;
+        let quads = columns.div_ceil(16) * 4;
+        let (packed, scales) = scratch.split_at_mut(rows * quads);
+        for i in 0..rows {
+            let from = &a[(row + i) * k + column..][..columns];
+            // A number that is none reaches the scale, and with it the results.
+            let (mut largest, mut none) = (simd.zero(), simd.zero());
+            for at in (0..columns).step_by(S::LANES) {
+                let x = simd.load_partial(&from[at..columns.min(at + S::LANES)]);
+                largest = simd.max(simd.abs(x), largest);
+                none = simd.mul_add(x, simd.zero(), none);
+            }
+            let largest = simd.reduce_max(largest) + simd.reduce_add(none);
+            scales[i] = largest / 127.0;
+            let scale = simd.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let to = packed[i * quads..][..quads].as_mut_ptr().cast::<u8>();
+            for at in (0..columns).step_by(S::LANES) {
+                let x = simd.load_partial(&from[at..columns.min(at + S::LANES)]);
+                // SAFETY: a row has whole vectors.
+                unsafe { simd.store_bytes_raw(to.add(at), simd.mul(x, scale)) }
+            }
+        }
+        LeftView {
+            start: packed.as_ptr(),
+            row_stride: quads,
+            depth_stride: 1,
+        }
+    }
+}
+
 impl Right<'_> {
     /// Whether panels are packed ahead.
     pub fn is_packed(&self) -> bool {
-        matches!(self, Right::PackedF32(_) | Right::PackedBf16(_))
+        matches!(
+            self,
+            Right::PackedF32(_) | Right::PackedBf16(_) | Right::PackedInt8 { .. }
+        )
+    }
+
+    /// What the sums of a panel's integers mean, `rows` pointing to the scales of the left-hand rows.
+    #[inline(always)]
+    pub fn rescale(&self, panels: &Panels, panel: Panel, rows: *const f32) -> Rescale {
+        match self {
+            Right::PackedInt8 { rescale, .. } => Rescale {
+                rows,
+                columns: rescale[panel.start..].as_ptr(),
+                corrections: rescale[panels.padded() + panel.start..].as_ptr(),
+            },
+            _ => Rescale::NONE,
+        }
     }
 
     /// The tile's number format.
@@ -200,6 +274,7 @@ impl Right<'_> {
         match (self, dot) {
             (Right::PackedBf16(_), true) => tile::DOT,
             (Right::PackedBf16(_), false) => tile::WIDENED,
+            (Right::PackedInt8 { .. }, _) => tile::INT8,
             _ => tile::F32,
         }
     }
@@ -227,6 +302,12 @@ impl Right<'_> {
             Right::PackedBf16(b) => {
                 debug_assert!(row.is_multiple_of(2));
                 return b[start * k.div_ceil(2) + row / 2 * width..].as_ptr().cast();
+            }
+            Right::PackedInt8 { quads, .. } => {
+                debug_assert!(row.is_multiple_of(4));
+                return quads[start * k.div_ceil(4) + row / 4 * width..]
+                    .as_ptr()
+                    .cast();
             }
             _ => {}
         }
@@ -260,7 +341,7 @@ impl Right<'_> {
                 // SAFETY: `columns <= width`, and the scratch has `rows · width` numbers.
                 unsafe { patches.copy(simd, window, scratch.as_mut_ptr(), width) }
             }
-            Right::PackedF32(_) | Right::PackedBf16(_) => {}
+            Right::PackedF32(_) | Right::PackedBf16(_) | Right::PackedInt8 { .. } => {}
         }
         if columns < width {
             scratch

@@ -2,7 +2,7 @@
 
 use super::Precision;
 use super::operands::Right;
-use super::panels::{PackRow, PackSource, Panels, pack_bf16, pack_f32};
+use super::panels::{PackRow, PackSource, Panels, pack_bf16, pack_f32, pack_int8};
 use crate::isa::{self, Isa, Kernel, Simd, amx};
 use crate::scratch::Buffer;
 
@@ -18,6 +18,8 @@ pub struct PackedMatrix {
     isa: Isa,
     panels: Panels,
     buffer: Buffer,
+    /// Of 8-bit weights: a scale for each column, then 128 times its sum, as the bits of 32-bit integers.
+    rescale: Vec<f32>,
 }
 
 /// The panels of `n` columns for `isa`.
@@ -88,6 +90,7 @@ impl PackedMatrix {
     ) -> Self {
         let isa = isa::active();
         let (k, panels) = (from.k, panels(isa, n, precision));
+        let mut rescale = Vec::new();
         let buffer = match precision {
             Precision::F32 => {
                 let mut buffer = Buffer::zeroed(k * panels.padded());
@@ -100,6 +103,12 @@ impl PackedMatrix {
                 pack_bf16(&panels, from, &mut buffer.as_u16_mut()[..2 * len]);
                 buffer
             }
+            Precision::Int8 => {
+                let mut buffer = Buffer::zeroed(k.div_ceil(4) * panels.padded());
+                rescale = vec![0.0; 2 * panels.padded()];
+                pack_int8(&panels, from, buffer.as_u8_mut(), &mut rescale);
+                buffer
+            }
         };
         PackedMatrix {
             k,
@@ -107,6 +116,7 @@ impl PackedMatrix {
             isa,
             panels,
             buffer,
+            rescale,
         }
     }
 
@@ -127,7 +137,7 @@ impl PackedMatrix {
 
     /// Memory in bytes.
     pub fn bytes(&self) -> usize {
-        self.buffer.len() * 4
+        (self.buffer.len() + self.rescale.len()) * 4
     }
 
     /// How products with it are computed, in words.
@@ -137,6 +147,7 @@ impl PackedMatrix {
             Precision::Bf16 if self.isa.has_tiles() => "amx bf16".into(),
             Precision::Bf16 if self.isa.has_bf16_dot() => format!("{} bf16 dot", self.isa),
             Precision::Bf16 => format!("{} bf16 weights", self.isa),
+            Precision::Int8 => format!("{} int8", self.isa),
         }
     }
 
@@ -152,6 +163,10 @@ impl PackedMatrix {
         match self.precision {
             Precision::F32 => Right::PackedF32(self.buffer.as_f32()),
             Precision::Bf16 => Right::PackedBf16(self.buffer.as_u32()),
+            Precision::Int8 => Right::PackedInt8 {
+                quads: self.buffer.as_u32(),
+                rescale: &self.rescale,
+            },
         }
     }
 }

@@ -119,6 +119,58 @@ pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
     });
 }
 
+/// Packs 8-bit integers in fours of a column: `packed` has `k.div_ceil(4) · panels.padded() · 4` bytes and is zero. A
+/// column's largest number becomes ±127; `rescale` receives what one means, then 128 times the column's sum (the
+/// left-hand numbers have 128 added to them) as bits of 32-bit integers.
+pub(crate) fn pack_int8<F: Fn(usize) -> PackRow + Sync>(
+    panels: &Panels,
+    from: &PackSource<F>,
+    packed: &mut [u8],
+    rescale: &mut [f32],
+) {
+    let fours = from.k.div_ceil(4);
+    assert_eq!(packed.len(), fours * panels.padded() * 4);
+    assert_eq!(rescale.len(), 2 * panels.padded());
+    let packed = SharedMut::new(packed);
+    let rescale = SharedMut::new(rescale);
+    pool::parallel_for(panels.count, |index| {
+        let panel = panels.get(index);
+        let number = |offset: usize, column: usize| {
+            from.source[offset + (panel.start + column) * from.stride]
+        };
+        let (mut largest, mut sums) = (vec![0.0f32; panel.width], vec![0i32; panel.width]);
+        for i in 0..from.k {
+            let offset = (from.visit)(i).offset;
+            for (column, largest) in largest[..panel.columns].iter_mut().enumerate() {
+                *largest = largest.max(number(offset, column).abs());
+            }
+        }
+        for i in 0..from.k {
+            let PackRow { row, offset } = (from.visit)(i);
+            assert!(row < from.k);
+            let line = (panel.start * fours + row / 4 * panel.width) * 4 + row % 4;
+            for (column, &largest) in largest[..panel.columns].iter().enumerate() {
+                let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                let integer = (number(offset, column) * scale).round_ties_even() as i8;
+                sums[column] += 128 * i32::from(integer);
+                // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
+                unsafe { packed.pointer(line + 4 * column).write(integer as u8) }
+            }
+        }
+        // SAFETY: the columns of this panel, in both halves.
+        let (scales, corrections) = unsafe {
+            (
+                rescale.slice(panel.start, panel.width),
+                rescale.slice(panels.padded() + panel.start, panel.width),
+            )
+        };
+        for column in 0..panel.width {
+            scales[column] = largest[column] / 127.0;
+            corrections[column] = f32::from_bits(sums[column] as u32);
+        }
+    });
+}
+
 fn for_each_row<F: Fn(usize) -> PackRow + Sync>(
     panels: &Panels,
     from: &PackSource<F>,

@@ -11,9 +11,21 @@ pub(crate) const F32: usize = 0;
 pub(crate) const WIDENED: usize = 1;
 /// bf16 pairs on both sides, for the dot product.
 pub(crate) const DOT: usize = 2;
+/// Fours of 8-bit integers on both sides, those on the left with 128 added.
+pub(crate) const INT8: usize = 3;
+
+/// Steps of the inner loop for `depth` numbers of the sum.
+#[inline(always)]
+pub(crate) fn steps(format: usize, depth: usize) -> usize {
+    match format {
+        F32 => depth,
+        INT8 => depth.div_ceil(4),
+        _ => depth.div_ceil(2),
+    }
+}
 
 /// The left-hand side of some rows: number `(row, depth)` stands at
-/// `start + row · row_stride + depth · depth_stride`. With [`DOT`] a number is a bf16 pair.
+/// `start + row · row_stride + depth · depth_stride`. With [`DOT`] a number is a bf16 pair, with [`INT8`] four bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct LeftView {
     pub start: *const f32,
@@ -33,10 +45,50 @@ pub(crate) struct Store<'a> {
     pub accumulate: bool,
     /// Sums of earlier steps, added to these: for each row of the block the panel's vectors; or null.
     pub carried: *const f32,
+    /// What integers mean.
+    pub rescale: Rescale,
     /// The panel's biases, or null.
     pub bias: *const f32,
     /// Added at the same places as `out`, or null.
     pub residual: *const f32,
+}
+
+impl<'a> Store<'a> {
+    /// To `out` and nothing else.
+    #[inline(always)]
+    pub fn plain(out: *mut f32, rows: &'a [usize], columns: usize, accumulate: bool) -> Self {
+        Store {
+            out,
+            rows,
+            columns,
+            accumulate,
+            carried: std::ptr::null(),
+            rescale: Rescale::NONE,
+            bias: std::ptr::null(),
+            residual: std::ptr::null(),
+        }
+    }
+}
+
+/// With [`INT8`], how sums become numbers: `(sum − correction of the column) · scale of the row · scale of the column`;
+/// null otherwise.
+#[derive(Clone, Copy)]
+pub(crate) struct Rescale {
+    /// For each row of the block.
+    pub rows: *const f32,
+    /// For each column of the panel.
+    pub columns: *const f32,
+    /// The same, as bits of 32-bit integers.
+    pub corrections: *const f32,
+}
+
+impl Rescale {
+    /// For other formats.
+    pub const NONE: Rescale = Rescale {
+        rows: std::ptr::null(),
+        columns: std::ptr::null(),
+        corrections: std::ptr::null(),
+    };
 }
 
 /// All rows of `store.rows` times a chunk of one panel.
@@ -58,7 +110,7 @@ impl Block<'_> {
     /// # Safety
     /// The left view is valid for reading `rows × depth` numbers, the panel for `depth × width`
     /// ([`WIDENED`], [`DOT`]: pairs, an odd depth rounded up), `out`, `bias` and `residual` at every
-    /// row's `columns`, `carried` for `rows × width`. The rows of `out` are nobody else's. With [`DOT`], `simd` has it.
+    /// row's `columns`, `carried` for `rows × width`; with [`INT8`] `rescale` for the rows and the width. The rows of `out` are nobody else's. With [`DOT`], `simd` has it.
     #[inline(always)]
     pub unsafe fn run<S: Simd, const FORMAT: usize>(&self, simd: S) {
         debug_assert!((1..=S::TILE_VECTORS).contains(&self.vectors));
@@ -98,11 +150,12 @@ impl Block<'_> {
     ) {
         const { assert!(S::TILE_ROWS == 6) }
         let rows = self.store.rows.len();
-        let lines = self.steps::<FORMAT>() * V * S::LANES / 16;
+        let steps = steps(FORMAT, self.depth);
+        let lines = steps * V * S::LANES / 16;
         let mut row = 0;
         while row + 6 <= rows {
             // The next panel's lines come in over the first tiles, one per step of the sum.
-            let ahead = (row / 6 * self.steps::<FORMAT>()).min(lines);
+            let ahead = (row / 6 * steps).min(lines);
             let prefetch = self.prefetch.wrapping_add(ahead * 16);
             simd.call(Tile::<6, V, FORMAT, BY_ROW> {
                 block: self,
@@ -141,16 +194,6 @@ impl Block<'_> {
             }),
         }
     }
-
-    /// Steps of the inner loop.
-    #[inline(always)]
-    fn steps<const FORMAT: usize>(&self) -> usize {
-        if FORMAT == F32 {
-            self.depth
-        } else {
-            self.depth.div_ceil(2)
-        }
-    }
 }
 
 /// `R` rows from `row` on times `V` vectors of columns. `BY_ROW`: each row's numbers are contiguous;
@@ -169,7 +212,7 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Block { left, store, .. } = self.block;
-        let steps = self.block.steps::<FORMAT>();
+        let steps = steps(FORMAT, self.block.depth);
         let start = left.start.wrapping_add(self.row * left.row_stride);
         let mut rows = [start; R];
         for (r, pointer) in rows.iter_mut().enumerate() {
@@ -229,6 +272,14 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
                         }
                     }
                 }
+                INT8 => {
+                    for r in 0..R {
+                        let a = simd.splat(number(r, step));
+                        for v in 0..V {
+                            sums[r][v] = simd.dot_i8(sums[r][v], a, columns[v]);
+                        }
+                    }
+                }
                 _ => {
                     for r in 0..R {
                         let a = simd.splat(number(r, step));
@@ -244,6 +295,22 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
         // SAFETY: the caller vouches for `columns` numbers at each row of `out` and `residual`, and
         // of `bias`.
         unsafe {
+            if FORMAT == INT8 {
+                let Rescale {
+                    rows,
+                    columns,
+                    corrections,
+                } = store.rescale;
+                for v in 0..V {
+                    let correction = simd.load_raw(corrections.add(v * S::LANES));
+                    let scale = simd.load_raw(columns.add(v * S::LANES));
+                    for r in 0..R {
+                        let row = simd.splat(rows.add(self.row + r).read());
+                        let sum = simd.integer_difference(sums[r][v], correction);
+                        sums[r][v] = simd.mul(simd.mul(sum, scale), row);
+                    }
+                }
+            }
             if !store.carried.is_null() {
                 let carried = store.carried.add(self.row * V * S::LANES);
                 for r in 0..R {

@@ -63,6 +63,25 @@ impl Simd for Vectors {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: __m256, a: __m256, b: __m256) -> __m256 {
+        unsafe {
+            let [sum, a, b] = [sum, a, b].map(|x| _mm256_castps_si256(x));
+            // Bytes as 16-bit numbers, the even ones and the odd ones, whose pairs of products fit 32 bits.
+            let bytes = _mm256_set1_epi16(0xff);
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+            let even = _mm256_madd_epi16(_mm256_and_si256(a, bytes), even);
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+            _mm256_castsi256_ps(_mm256_add_epi32(sum, _mm256_add_epi32(even, odd)))
+        }
+    }
+    #[inline(always)]
+    fn integer_difference(self, a: __m256, b: __m256) -> __m256 {
+        unsafe {
+            let difference = _mm256_sub_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b));
+            _mm256_cvtepi32_ps(difference)
+        }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }
     }

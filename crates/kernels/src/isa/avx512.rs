@@ -8,12 +8,12 @@ use std::mem::transmute;
 /// Lanes per vector.
 pub const LANES: usize = 16;
 
-/// The vectors of AVX-512, with the bf16 dot product when `BF16`.
+/// The vectors of AVX-512, with the dot products of bf16 and 8-bit numbers when `BF16`.
 #[derive(Clone, Copy)]
 pub struct Vectors<const BF16: bool>(());
 
 impl<const BF16: bool> Vectors<BF16> {
-    /// The proof that the CPU has AVX-512 F, BW, DQ and VL, and BF16 when `BF16`.
+    /// The proof that the CPU has AVX-512 F, BW, DQ and VL, and BF16 and VNNI when `BF16`.
     ///
     /// # Safety
     /// It has them.
@@ -33,11 +33,11 @@ pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Vectors::<false>::new() })
 }
 
-/// Runs `kernel` with these features and the bf16 dot product enabled.
+/// Runs `kernel` with these features and the dot products of bf16 and 8-bit numbers enabled.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW, DQ, VL and BF16, AVX2 and FMA.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+/// The CPU has AVX-512 F, BW, DQ, VL, BF16 and VNNI, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma")]
 pub unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: by this function's contract.
     kernel.run(unsafe { Vectors::<true>::new() })
@@ -138,6 +138,36 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
         } else {
             let low = self.mul_add(self.widen_low(a), self.widen_low(b), sum);
             self.mul_add(self.widen_high(a), self.widen_high(b), low)
+        }
+    }
+    #[inline(always)]
+    fn dot_i8(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        unsafe {
+            let [sum, a, b] = [sum, a, b].map(|x| _mm512_castps_si512(x));
+            _mm512_castsi512_ps(if BF16 {
+                _mm512_dpbusd_epi32(sum, a, b)
+            } else {
+                // Bytes as 16-bit numbers, the even ones and the odd ones, whose pairs of products fit 32 bits.
+                let bytes = _mm512_set1_epi16(0xff);
+                let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
+                let even = _mm512_madd_epi16(_mm512_and_si512(a, bytes), even);
+                let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(a), _mm512_srai_epi16::<8>(b));
+                _mm512_add_epi32(sum, _mm512_add_epi32(even, odd))
+            })
+        }
+    }
+    #[inline(always)]
+    fn integer_difference(self, a: __m512, b: __m512) -> __m512 {
+        unsafe {
+            let difference = _mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_cvtepi32_ps(difference)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes_raw(self, to: *mut u8, x: __m512) {
+        unsafe {
+            let integers = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(128));
+            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(integers));
         }
     }
     #[inline(always)]

@@ -18,7 +18,10 @@ pub fn fast_bf16_dot() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 pub fn machine_has_bf16_dot() -> bool {
-    detected() >= Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+    // Every CPU with the one has the other.
+    detected() >= Isa::Avx512
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -22,7 +22,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// row of vectors and one broadcast fill the register file.
     const TILE_VECTORS: usize;
 
-    /// Whether [`dot_bf16`](Simd::dot_bf16) is one instruction.
+    /// Whether [`dot_bf16`](Simd::dot_bf16), and with it [`dot_i8`](Simd::dot_i8), is one instruction.
     const HAS_BF16_DOT: bool = false;
 
     /// Runs `kernel` as a function of its own, with this instruction set's features enabled: an
@@ -106,6 +106,49 @@ pub trait Simd: Copy + Send + Sync + 'static {
         for (i, &number) in numbers[..Self::LANES].iter().enumerate() {
             // SAFETY: the caller vouches for `LANES` numbers.
             unsafe { to.add(i).write(half::bf16::from_f32(number).to_bits()) }
+        }
+    }
+    /// The 32-bit integers in the lanes' bits of `sum`, plus the products of the four 8-bit ones in those of `a` (without
+    /// a sign) and `b` (with one).
+    #[inline(always)]
+    fn dot_i8(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let ([mut sums, mut x, mut y], lanes) = ([[0.0; 16]; 3], Self::LANES);
+        self.store(&mut sums, sum);
+        self.store(&mut x, a);
+        self.store(&mut y, b);
+        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(&y)).take(lanes) {
+            let factors = x
+                .to_bits()
+                .to_le_bytes()
+                .into_iter()
+                .zip(y.to_bits().to_le_bytes());
+            let products = factors.map(|(x, y)| i32::from(x) * i32::from(y as i8));
+            *sum = f32::from_bits((sum.to_bits() as i32 + products.sum::<i32>()) as u32);
+        }
+        self.load(&sums)
+    }
+    /// The differences of the 32-bit integers in the lanes' bits, as f32.
+    #[inline(always)]
+    fn integer_difference(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let (mut x, mut y) = ([0.0; 16], [0.0; 16]);
+        self.store(&mut x, a);
+        self.store(&mut y, b);
+        for (x, y) in x.iter_mut().zip(&y) {
+            *x = (x.to_bits() as i32).wrapping_sub(y.to_bits() as i32) as f32;
+        }
+        self.load(&x)
+    }
+    /// Writes `LANES` numbers of -127 to 127, rounded to integers, plus 128.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` bytes.
+    #[inline(always)]
+    unsafe fn store_bytes_raw(self, to: *mut u8, x: Self::Vector) {
+        let mut numbers = [0.0; 16];
+        self.store(&mut numbers, self.round(x));
+        for (i, &number) in numbers[..Self::LANES].iter().enumerate() {
+            // SAFETY: the caller vouches for `LANES` bytes.
+            unsafe { to.add(i).write((number as i32 + 128) as u8) }
         }
     }
     /// Asks for the cache line at `address` (which need not be valid) to come into the second-level

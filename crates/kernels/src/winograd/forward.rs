@@ -281,15 +281,12 @@ impl Pass<'_> {
                     panel: weight.as_ptr(),
                     vectors: panel.vectors,
                     prefetch: next,
-                    store: Store {
-                        out: sums[xi * sums_place..].as_mut_ptr(),
+                    store: Store::plain(
+                        sums[xi * sums_place..].as_mut_ptr(),
                         rows,
-                        columns: panel.width,
-                        accumulate: start > 0,
-                        carried: std::ptr::null(),
-                        bias: std::ptr::null(),
-                        residual: std::ptr::null(),
-                    },
+                        panel.width,
+                        start > 0,
+                    ),
                 };
                 // SAFETY: the transformed input has a row of at least `steps` numbers for each tile,
                 // the panel `depth` steps from `start` on, and the sums are this call's own.

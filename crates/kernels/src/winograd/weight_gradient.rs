@@ -235,15 +235,12 @@ impl Kernel for Multiply<'_> {
             panel: dy,
             vectors: panel.vectors,
             prefetch: dy.wrapping_add(depth * panel.width),
-            store: Store {
-                out: pass.sums.pointer(self.xi * pass.sums_place + panel.start),
-                rows: places,
-                columns: panel.width,
-                accumulate: self.tiles.start > 0,
-                carried: std::ptr::null(),
-                bias: std::ptr::null(),
-                residual: std::ptr::null(),
-            },
+            store: Store::plain(
+                pass.sums.pointer(self.xi * pass.sums_place + panel.start),
+                places,
+                panel.width,
+                self.tiles.start > 0,
+            ),
         };
         // SAFETY: both matrices have a row for each tile; the sums' rows and columns are this task's.
         unsafe { block.run::<S, { tile::F32 }>(simd) }

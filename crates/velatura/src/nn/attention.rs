@@ -89,7 +89,13 @@ impl Attention {
         let q = self.q.forward(x);
         let mixed = watch(
             &self.path,
-            q.attention(&k, &v, self.heads, self.causal, self.q.precision()),
+            q.attention(
+                &k,
+                &v,
+                self.heads,
+                self.causal,
+                self.q.precision().beside_linear(),
+            ),
         );
         self.out.forward(&mixed)
     }

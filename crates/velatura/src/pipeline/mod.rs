@@ -46,6 +46,8 @@ pub enum PrecisionChoice {
     F32,
     /// bf16, summed up in f32.
     Bf16,
+    /// The UNet's linear layers in 8-bit integers, the rest as with [`PrecisionChoice::Auto`].
+    Int8,
 }
 
 impl PrecisionChoice {
@@ -54,6 +56,7 @@ impl PrecisionChoice {
         match self {
             PrecisionChoice::F32 => Precision::F32,
             PrecisionChoice::Bf16 => Precision::Bf16,
+            PrecisionChoice::Int8 => Precision::Int8,
             PrecisionChoice::Auto if isa::has_fast_bf16() => Precision::Bf16,
             PrecisionChoice::Auto => Precision::F32,
         }
@@ -163,6 +166,11 @@ impl Model {
         let precision = precision.resolve();
         let mut tokenizer = tokenizer(&self.folder)?;
         let store = |component: &Component, name| {
+            // Text encoder and autoencoder run once per picture, and hardly consist of linear layers.
+            let precision = match name {
+                "unet" => precision,
+                _ => precision.beside_linear(),
+            };
             Store::load(component, Mode::Inference(precision)).with_loras(name, &self.loras)
         };
 
@@ -239,11 +247,12 @@ impl Pipeline {
         &self.model
     }
 
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `int8`.
     pub fn precision_name(&self) -> &'static str {
         match self.precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
         }
     }
 
