@@ -75,12 +75,14 @@ struct Bench {
 }
 
 impl Bench {
+    /// Whether a line whose name begins like this may be asked for.
+    fn wants(&self, name: &str) -> bool {
+        let begins = |filter: &String| name.contains(filter) || filter.starts_with(name);
+        self.filter.as_ref().is_none_or(begins)
+    }
+
     fn line(&self, name: &str, multiply_adds: usize, run: impl FnMut()) {
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter))
-        {
+        if !self.wants(name) {
             return;
         }
         let peak = peak();
@@ -94,6 +96,9 @@ impl Bench {
     }
 
     fn matmul(&self, (m, k, n): (usize, usize, usize)) {
+        if !self.wants(&format!("matmul {m}x{k}x{n}")) {
+            return;
+        }
         let (a, b) = (numbers(m * k), numbers(k * n));
         let mut out = vec![0.0; m * n];
         for precision in [Precision::F32, Precision::Bf16] {
@@ -110,6 +115,9 @@ impl Bench {
 
     /// The two products that the gradients of `y[m, n] = x[m, k] · wᵀ` take.
     fn gradients(&self, (m, k, n): (usize, usize, usize)) {
+        if !self.wants(&format!("matmul {m}x{k}x{n}")) {
+            return;
+        }
         let (x, dy, w) = (numbers(m * k), numbers(m * n), numbers(n * k));
         let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
         let normal = Layout::Normal;
@@ -139,13 +147,16 @@ impl Bench {
             stride,
             padding: Padding::uniform(1),
         };
+        let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
+        if !self.wants(&name) {
+            return;
+        }
         let (x, dy, weight) = (
             numbers(shape.input_len()),
             numbers(shape.output_len()),
             numbers(shape.weight_len()),
         );
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), weight.clone());
-        let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
         let work = shape.output_len() * i * 9;
         let sizes = (o, i, 3);
         let mut algorithms = vec![Algorithm::Direct];

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::packed::PackedWinograd;
 use super::{Geometry, SKEW, Tile, transform};
 use crate::gemm::Epilogue;
+use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panel;
 use crate::gemm::tile::{self, Block, LeftView, Store};
 use crate::isa::{Kernel, Simd};
@@ -18,9 +19,6 @@ use crate::scratch;
 /// which asks less than 5 GB/s of the weights' cache at the speed of f32, and the sums of 36 places
 /// × 48 tiles × 64 columns (442 KB) stay in the second-level cache until they are transformed back.
 const BLOCK_TILES: usize = 48;
-
-/// Steps of a sum per pass, as in the products' driver: 128 × 64 columns × 4 bytes = 32 KiB.
-const CHUNK_STEPS: usize = 128;
 
 /// `out = conv(x) + bias + residual`, the lengths having been checked.
 pub(crate) fn forward(
@@ -288,6 +286,7 @@ impl Pass<'_> {
                         rows,
                         columns: panel.width,
                         accumulate: start > 0,
+                        carried: std::ptr::null(),
                         bias: std::ptr::null(),
                         residual: std::ptr::null(),
                     },

@@ -240,6 +240,7 @@ impl Kernel for Multiply<'_> {
                 rows: places,
                 columns: panel.width,
                 accumulate: self.tiles.start > 0,
+                carried: std::ptr::null(),
                 bias: std::ptr::null(),
                 residual: std::ptr::null(),
             },
