@@ -12,8 +12,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def add_common_arguments(parser) -> None:
-    parser.add_argument("--model", type=pathlib.Path)
+def add_common_arguments(parser, model_required: bool = True) -> None:
+    parser.add_argument("--model", type=pathlib.Path, required=model_required)
     parser.add_argument("--velatura", type=pathlib.Path, default=ROOT / "target/release/velatura")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=512)
