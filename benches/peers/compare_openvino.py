@@ -167,7 +167,7 @@ def compare(args, part: str, precision: str, trace: pathlib.Path, expected, fold
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    peers.add_common_arguments(parser)
+    peers.add_common_arguments(parser, model_required=False)
     parser.add_argument("--ir", type=pathlib.Path, default=pathlib.Path("openvino-ir.tmp"), help="folder of the IR")
     parser.add_argument("--parts", default="unet,vae")
     parser.add_argument("--precisions", default="f32,bf16,int8")
@@ -190,7 +190,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "pip", "install", "-r", requirements], check=True)
         return
     if not args.model:
-        parser.error("--model is missing")
+        parser.error("the following arguments are required: --model")
     prepare(args)
     if args.prepare:
         return

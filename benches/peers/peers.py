@@ -12,8 +12,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def add_common_arguments(parser) -> None:
-    parser.add_argument("--model", type=pathlib.Path)
+def add_common_arguments(parser, model_required: bool = True) -> None:
+    parser.add_argument("--model", type=pathlib.Path, required=model_required)
     parser.add_argument("--velatura", type=pathlib.Path, default=ROOT / "target/release/velatura")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=512)
@@ -52,16 +52,21 @@ def torch_dtype(precision: str):
     return {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
+def options(dtype) -> dict:
+    """Without accelerate diffusers would load in the plain way by itself, and warn each time."""
+    return {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+
+
 def load_unet(model: pathlib.Path, dtype):
     from diffusers import UNet2DConditionModel
 
-    return channels_last(UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=dtype).eval())
+    return channels_last(UNet2DConditionModel.from_pretrained(model / "unet", **options(dtype)).eval())
 
 
 def load_vae(model: pathlib.Path, dtype):
     from diffusers import AutoencoderKL
 
-    return channels_last(AutoencoderKL.from_pretrained(model / "vae", torch_dtype=dtype).eval())
+    return channels_last(AutoencoderKL.from_pretrained(model / "vae", **options(dtype)).eval())
 
 
 def channels_last(model):

@@ -1,5 +1,6 @@
 //! Memory that starts on a cache line: owned, or kept by each thread for one call's intermediates.
 
+use memmap2::MmapMut;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::slice;
@@ -9,21 +10,61 @@ use std::slice;
 #[repr(C, align(64))]
 struct Line([u32; 16]);
 
+/// Buffers of at least this many bytes, the size of a huge page, are mapped by themselves.
+const MAPPED: usize = 2 << 20;
+
 /// Numbers of 32 bits (or twice as many of 16) that start on a cache line.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Buffer {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
 }
 
-// SAFETY of the casts below: a `Line` is 64 bytes without padding, every bit pattern is a valid
-// number of each type, and `len` numbers of 32 bits fit into the lines.
+#[derive(Debug)]
+enum Memory {
+    Lines(Vec<Line>),
+    /// Zeros that the system provides when they are first touched, so that whoever fills the buffer shares that
+    /// work out with it; in huge pages where it has them, which are fewer to provide and to look up.
+    Pages(MmapMut),
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = Buffer::zeroed(self.len);
+        copy.as_f32_mut().copy_from_slice(self.as_f32());
+        copy
+    }
+}
+
+// SAFETY of the casts below: a `Line` is 64 bytes without padding, a page is a multiple of that, every bit pattern is
+// a valid number of each type, and `len` numbers of 32 bits fit into the memory.
 impl Buffer {
     /// `len` zeros of 32 bits.
     pub fn zeroed(len: usize) -> Self {
-        Buffer {
-            lines: vec![Line([0; 16]); len.div_ceil(16)],
-            len,
+        if len * 4 >= MAPPED
+            && let Ok(pages) = MmapMut::map_anon(len * 4)
+        {
+            // Advice that is not taken does no harm.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            let memory = Memory::Pages(pages);
+            return Buffer { memory, len };
+        }
+        let memory = Memory::Lines(vec![Line([0; 16]); len.div_ceil(16)]);
+        Buffer { memory, len }
+    }
+
+    fn start(&self) -> *const u8 {
+        match &self.memory {
+            Memory::Lines(lines) => lines.as_ptr().cast(),
+            Memory::Pages(pages) => pages.as_ptr(),
+        }
+    }
+
+    fn start_mut(&mut self) -> *mut u8 {
+        match &mut self.memory {
+            Memory::Lines(lines) => lines.as_mut_ptr().cast(),
+            Memory::Pages(pages) => pages.as_mut_ptr(),
         }
     }
 
@@ -32,15 +73,15 @@ impl Buffer {
     }
 
     pub fn as_f32(&self) -> &[f32] {
-        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        unsafe { slice::from_raw_parts(self.start().cast(), self.len) }
     }
 
     pub fn as_u32(&self) -> &[u32] {
-        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        unsafe { slice::from_raw_parts(self.start().cast(), self.len) }
     }
 
     pub fn as_f32_mut(&mut self) -> &mut [f32] {
-        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.start_mut().cast(), self.len) }
     }
 
     pub fn as_u8_mut(&mut self) -> &mut [u8] {
@@ -48,7 +89,7 @@ impl Buffer {
     }
 
     pub fn as_u16_mut(&mut self) -> &mut [u16] {
-        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 2 * self.len) }
+        unsafe { slice::from_raw_parts_mut(self.start_mut().cast(), 2 * self.len) }
     }
 }
 
@@ -109,6 +150,17 @@ fn take(free: &mut Vec<Buffer>, len: usize) -> Buffer {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn large_buffers_are_zero_and_copied_whole() {
+        let len = super::MAPPED / 4 + 3;
+        let mut large = super::Buffer::zeroed(len);
+        assert!(large.as_f32().iter().all(|&x| x == 0.0));
+        large.as_f32_mut()[len - 1] = 7.0;
+        let copy = large.clone();
+        assert_eq!((copy.len(), copy.as_f32()[len - 1]), (len, 7.0));
+        assert_eq!(copy.as_f32().as_ptr() as usize % 64, 0);
+    }
+
     #[test]
     fn buffers_are_aligned_and_nest() {
         super::with(100, |a| {

@@ -249,7 +249,9 @@ fn key(request: &Request) -> Result<String> {
     all.update(request.dataset.fingerprint()?);
     all.update(request.vae.config().to_json().to_string());
     for file in request.component.files() {
-        all.update(Sha256::digest(file.bytes()));
+        let mut own = Sha256::new();
+        file.for_each_piece(|bytes| own.update(bytes));
+        all.update(own.finalize());
     }
     Ok(hex(&all.finalize())[..32].to_string())
 }

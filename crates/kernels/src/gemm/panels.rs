@@ -1,6 +1,7 @@
 //! How the columns of a product are cut into panels, and packing into them.
 
 use crate::pool::{self, SharedMut};
+use crate::scratch;
 
 /// The columns of a product, cut into panels of one to `TILE_VECTORS` vectors.
 ///
@@ -75,6 +76,9 @@ pub(crate) struct PackSource<'a, F> {
 /// Numbers that one task packs: some tens of microseconds.
 const PACK_TASK: usize = 1 << 15;
 
+/// Rows that are gathered at a time: where a column's numbers lie side by side, a cache line of each.
+const GATHERED: usize = 16;
+
 /// Packs in f32: `packed` has `k · panels.padded()` numbers.
 pub(crate) fn pack_f32<F: Fn(usize) -> PackRow + Sync>(
     panels: &Panels,
@@ -83,20 +87,10 @@ pub(crate) fn pack_f32<F: Fn(usize) -> PackRow + Sync>(
 ) {
     assert_eq!(packed.len(), from.k * panels.padded());
     let shared = SharedMut::new(packed);
-    for_each_row(panels, from, |panel, row, offset| {
+    for_each_row(panels, from, |panel, row, numbers| {
         // SAFETY: each row of each panel is visited once.
         let to = unsafe { shared.slice(panel.start * from.k + row * panel.width, panel.width) };
-        let (real, padding) = to.split_at_mut(panel.columns);
-        if from.stride == 1 {
-            let start = offset + panel.start;
-            real.copy_from_slice(&from.source[start..start + panel.columns]);
-        } else {
-            let column = from.source[offset + panel.start * from.stride..].iter();
-            for (to, &x) in real.iter_mut().zip(column.step_by(from.stride)) {
-                *to = x;
-            }
-        }
-        padding.fill(0.0);
+        to.copy_from_slice(numbers);
     });
 }
 
@@ -108,10 +102,9 @@ pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
 ) {
     assert_eq!(packed.len(), from.k.div_ceil(2) * panels.padded() * 2);
     let shared = SharedMut::new(packed);
-    for_each_row(panels, from, |panel, row, offset| {
+    for_each_row(panels, from, |panel, row, numbers| {
         let pairs = panel.start * from.k.div_ceil(2) + row / 2 * panel.width;
-        for column in 0..panel.columns {
-            let x = from.source[offset + (panel.start + column) * from.stride];
+        for (column, &x) in numbers.iter().enumerate() {
             let to = shared.pointer((pairs + column) * 2 + row % 2);
             // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
             unsafe { to.write(half::bf16::from_f32(x).to_bits()) }
@@ -171,10 +164,11 @@ pub(crate) fn pack_int8<F: Fn(usize) -> PackRow + Sync>(
     });
 }
 
+/// Calls `pack` with each row of each panel: its index and its numbers, the columns past the end zero.
 fn for_each_row<F: Fn(usize) -> PackRow + Sync>(
     panels: &Panels,
     from: &PackSource<F>,
-    pack: impl Fn(Panel, usize, usize) + Sync,
+    pack: impl Fn(Panel, usize, &[f32]) + Sync,
 ) {
     let parts = (from.k * panels.padded())
         .div_ceil(PACK_TASK * panels.count.max(1))
@@ -182,12 +176,43 @@ fn for_each_row<F: Fn(usize) -> PackRow + Sync>(
     pool::parallel_for(panels.count * parts, |task| {
         let panel = panels.get(task / parts);
         let part = task % parts;
-        for i in part * from.k / parts..(part + 1) * from.k / parts {
-            let PackRow { row, offset } = (from.visit)(i);
-            assert!(row < from.k);
-            pack(panel, row, offset);
+        let mut block = scratch::lease(GATHERED * panel.width);
+        block.fill(0.0);
+        let (first, end) = (part * from.k / parts, (part + 1) * from.k / parts);
+        for first in (first..end).step_by(GATHERED) {
+            let count = GATHERED.min(end - first);
+            from.gather(&panel, first, count, &mut block);
+            for (i, numbers) in (first..).zip(block.chunks_exact(panel.width).take(count)) {
+                let PackRow { row, .. } = (from.visit)(i);
+                assert!(row < from.k);
+                pack(panel, row, numbers);
+            }
         }
     });
+}
+
+impl<F: Fn(usize) -> PackRow> PackSource<'_, F> {
+    /// Copies the panel's columns of visits `first..first + count` into the rows of `block`.
+    fn gather(&self, panel: &Panel, first: usize, count: usize, block: &mut [f32]) {
+        let start = panel.start * self.stride;
+        let offset = |i: usize| (self.visit)(first + i).offset + start;
+        if self.stride > 1 && (1..count).all(|i| offset(i) == offset(0) + i) {
+            for column in 0..panel.columns {
+                let numbers = &self.source[offset(0) + column * self.stride..][..count];
+                let places = block[column..].iter_mut().step_by(panel.width);
+                for (to, &x) in places.zip(numbers) {
+                    *to = x;
+                }
+            }
+            return;
+        }
+        for (i, row) in block.chunks_exact_mut(panel.width).take(count).enumerate() {
+            let numbers = self.source[offset(i)..].iter().step_by(self.stride);
+            for (to, &x) in row[..panel.columns].iter_mut().zip(numbers) {
+                *to = x;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

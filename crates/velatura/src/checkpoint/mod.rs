@@ -232,7 +232,7 @@ fn check_index(
 pub fn model_hash(components: &[&Component]) -> String {
     let mut hasher = Sha256::new();
     for file in components.iter().flat_map(|component| component.files()) {
-        hasher.update(file.bytes());
+        file.for_each_piece(|bytes| hasher.update(bytes));
     }
     hasher
         .finalize()

@@ -25,6 +25,9 @@ use crate::error::{Error, Result};
 /// Numbers that one thread converts at a time: 256 KiB of f32, which are checked while they are in its cache.
 const PIECE: usize = 1 << 16;
 
+/// Bytes of a file that are read at a time before their pages are given back.
+const READ: usize = 16 << 20;
+
 /// The specification's limit on the header, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -41,6 +44,19 @@ impl Bytes {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
             Bytes::Empty => &[],
+        }
+    }
+
+    /// Gives the pages of a range back that has been read: they would otherwise count as this program's memory
+    /// until the file is closed, next to what was made of them.
+    fn forget(&self, begin: usize, len: usize) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // Where the system does not take the advice, nothing is lost.
+            // SAFETY: a read-only map of a file; pages that are touched again come from the file again.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise_range(advice, begin, len) };
         }
     }
 }
@@ -81,8 +97,9 @@ pub struct TensorView<'a> {
     pub dtype: Dtype,
     /// Its numbers, little-endian, not aligned to anything.
     pub bytes: &'a [u8],
-    /// The mapped file, and where in it the numbers begin.
-    mapped: Option<(&'a memmap2::Mmap, usize)>,
+    /// The whole file, and where in it the numbers begin.
+    home: &'a Bytes,
+    begin: usize,
 }
 
 impl TensorFile {
@@ -144,8 +161,15 @@ impl TensorFile {
         &self.inner.path
     }
 
-    /// The whole file, header and all.
-    pub fn bytes(&self) -> &[u8] {
+    /// The whole file, header and all, piece by piece.
+    pub fn for_each_piece(&self, mut see: impl FnMut(&[u8])) {
+        for (i, piece) in self.bytes().chunks(READ).enumerate() {
+            see(piece);
+            self.inner.bytes.forget(i * READ, piece.len());
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
         self.inner.bytes.as_slice()
     }
 
@@ -170,10 +194,8 @@ impl TensorFile {
             shape: &info.shape,
             dtype: info.dtype,
             bytes: self.bytes().get(begin_in_file..self.inner.data + end)?,
-            mapped: match &self.inner.bytes {
-                Bytes::Mapped(map) => Some((map, begin_in_file)),
-                Bytes::Static(_) | Bytes::Empty => None,
-            },
+            home: &self.inner.bytes,
+            begin: begin_in_file,
         })
     }
 }
@@ -237,7 +259,7 @@ impl TensorView<'_> {
         if !finite.into_inner() {
             return Err(self.not_finite(values));
         }
-        self.forget();
+        self.home.forget(self.begin, self.bytes.len());
         Ok(())
     }
 
@@ -260,19 +282,6 @@ impl TensorView<'_> {
             ),
         )
         .in_file(self.file)
-    }
-
-    /// Gives the pages of these numbers back: they have been read, and would otherwise count as this program's
-    /// memory until the file is closed, next to what was made of them.
-    fn forget(&self) {
-        #[cfg(unix)]
-        if let Some((map, begin)) = self.mapped {
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // Where the system does not take the advice, nothing is lost.
-            // SAFETY: a read-only map of a file; pages that are touched again come from the file again.
-            #[allow(unsafe_code)]
-            let _ = unsafe { map.unchecked_advise_range(advice, begin, self.bytes.len()) };
-        }
     }
 }
 
