@@ -1,6 +1,8 @@
 //! From a request to a picture: [`Request`] → [`Plan`] → [`Painter::paint`], and the loading of whole models.
 
+mod batcher;
 mod init;
+mod masked;
 mod plan;
 mod preview;
 mod request;
@@ -13,7 +15,9 @@ use std::sync::{Arc, OnceLock};
 use velatura_kernels::isa;
 use velatura_tensor::{Parameter, Precision, Tensor};
 
-pub use self::init::Init;
+pub use self::batcher::Batcher;
+pub use self::init::{Init, Whole};
+pub use self::masked::MaskedContent;
 pub use self::plan::{Advice, Facts, Plan};
 pub use self::preview::Preview;
 pub use self::request::Request;
@@ -207,6 +211,7 @@ impl Model {
             text_encoder,
             unet,
             vae,
+            batcher: Batcher::default(),
             hash: OnceLock::new(),
         })
     }
@@ -220,6 +225,7 @@ pub struct Pipeline {
     text_encoder: ClipTextModel,
     unet: Unet,
     vae: AutoencoderKl,
+    batcher: Batcher,
     hash: OnceLock<String>,
 }
 
@@ -253,10 +259,12 @@ impl Pipeline {
             unet: &self.unet,
             vae: &self.vae,
             scheduler: &self.model.facts.scheduler,
+            batcher: Some(&self.batcher),
         }
     }
 
-    /// Paints a picture; see [`Painter::paint`].
+    /// Paints a picture; see [`Painter::paint`]. Where several threads paint at once, pictures of one size share the UNet's
+    /// batches, and come out as if they were painted alone.
     ///
     /// # Errors
     /// As there.
@@ -300,26 +308,31 @@ impl Pipeline {
             height: plan.height,
             mode: plan.mode().to_string(),
             strength: plan.init.as_ref().map(|init| init.strength),
+            inpainting: plan.init.as_ref().and_then(Init::inpainting),
             precision: self.precision_name().to_string(),
         }
     }
 
-    /// The stages of painting `plan`, each to be run as often as one likes, for measuring.
+    /// The stages of painting `plan`, each to be run as often as one likes, for measuring; a step of the UNet for
+    /// `pictures` at once.
     ///
     /// # Errors
     /// The model's vocabulary cannot spell the prompt.
-    pub fn stages(&self, plan: &Plan) -> Result<Stages<'_>> {
+    pub fn stages(&self, plan: &Plan, pictures: usize) -> Result<Stages<'_>> {
         let negative = self.tokenizer.encode(&plan.negative)?;
         let positive = self.tokenizer.encode(&plan.prompt)?;
         let ids = [negative.ids, positive.ids].concat();
         let context = self.text_encoder.forward(&ids, 2);
         let (noise, _) = self.painter().noise(plan);
-        let both = Tensor::concat_batch(&[&noise, &noise]);
         let time = (self.model.facts.scheduler.num_train_timesteps / 2) as f32;
+        let batch = 2 * pictures;
+        let noises = Tensor::concat_batch(&vec![&noise; batch]);
+        let contexts = Tensor::concat_batch(&vec![&context; pictures]);
+        let times = vec![time; batch];
         let image = Tensor::zeros(&[1, plan.height, plan.width, self.vae.config().in_channels]);
         Ok(Stages {
             text_encoder: Box::new(move || drop(self.text_encoder.forward(&ids, 2))),
-            unet_step: Box::new(move || drop(self.unet.forward(&both, &[time; 2], &context))),
+            unet_step: Box::new(move || drop(self.unet.forward(&noises, &times, &contexts))),
             vae_encode: Box::new(move || drop(self.vae.encode(&image))),
             vae_decode: Box::new(move || drop(self.vae.decode(&noise))),
         })
@@ -333,7 +346,7 @@ pub type Stage<'a> = Box<dyn Fn() + 'a>;
 pub struct Stages<'a> {
     /// Two texts.
     pub text_encoder: Stage<'a>,
-    /// One guided step: the UNet on a batch of two.
+    /// One guided step: the UNet on a batch of two for each picture.
     pub unet_step: Stage<'a>,
     /// One picture.
     pub vae_encode: Stage<'a>,

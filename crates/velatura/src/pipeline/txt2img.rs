@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use velatura_tensor::Tensor;
 use velatura_tensor::random::TorchGenerator;
 
+use super::batcher::{Batcher, Seat};
 use super::init::Start;
 use super::plan::Plan;
 use super::trace::Trace;
@@ -33,6 +34,8 @@ pub struct Painter<'a> {
     pub vae: &'a AutoencoderKl,
     /// The noise schedule that the UNet was trained with.
     pub scheduler: &'a SchedulerConfig,
+    /// Where pictures that are painted on other threads meet this one, to share the UNet's batches.
+    pub batcher: Option<&'a Batcher>,
 }
 
 /// How far the work is; handed to the callback after every step.
@@ -136,12 +139,11 @@ impl Painter<'_> {
         if let Some(trace) = trace {
             trace.image("image", &picture.clamp(-1.0, 1.0));
         }
-        let mut image = Image::from_tensor(&picture);
-        if let Some(init) = &plan.init
-            && let Some(mask) = &init.mask
-        {
-            image.keep_outside(mask, &init.image);
-        }
+        let image = Image::from_tensor(&picture);
+        let image = match &plan.init {
+            Some(init) => init.finish(image),
+            None => image,
+        };
         Ok(Painted {
             image,
             latents,
@@ -216,7 +218,9 @@ impl Painter<'_> {
                 trace.floats("sigmas", sigmas, &[sigmas.len()]);
             }
         }
-        let mut unet = |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(x, t, context);
+        let seat = self.batcher.map(|batcher| batcher.sit(&x));
+        let mut unet =
+            |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(seat.as_ref(), x, t, context);
         let mut model =
             |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, context, plan.guidance);
         let mut start = Instant::now();
@@ -246,12 +250,22 @@ impl Painter<'_> {
     }
 
     /// The UNet's prediction; an error that names the layer when it is not finite.
-    fn denoise(&self, x: &Tensor, timesteps: &[f32], context: &Tensor) -> Result<Tensor> {
-        let output = self.unet.forward(x, timesteps, context);
+    fn denoise(
+        &self,
+        seat: Option<&Seat>,
+        x: &Tensor,
+        timesteps: &[f32],
+        context: &Tensor,
+    ) -> Result<Tensor> {
+        let unet = |x: &Tensor, t: &[f32], context: &Tensor| self.unet.forward(x, t, context);
+        let output = match seat {
+            Some(seat) => seat.ask(unet, x, timesteps, context),
+            None => unet(x, timesteps, context),
+        };
         if output.is_finite() {
             return Ok(output);
         }
-        check_finite("unet", || self.unet.forward(x, timesteps, context))
+        check_finite("unet", || unet(x, timesteps, context))
     }
 
     /// Latents → picture `[1, H, W, 3]`.
