@@ -165,8 +165,8 @@ impl Live {
             pictures: self.pictures,
             step,
             steps,
-            progress: 1.0 - left / (self.pictures * steps) as f64,
-            seconds_left: (per_step * left * 100.0).round() / 100.0,
+            progress: rounded(1.0 - left / (self.pictures * steps) as f64, 1e4),
+            seconds_left: rounded(per_step * left, 1e2),
             preview,
         });
         self.add(log, event);
@@ -208,6 +208,10 @@ impl Live {
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn rounded(value: f64, to: f64) -> f64 {
+    (value * to).round() / to
 }
 
 #[cfg(test)]

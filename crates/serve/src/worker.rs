@@ -25,10 +25,12 @@ const PREVIEW_INTERVAL: Duration = Duration::from_millis(250);
 /// While no weights for previews are known, a whole decoding is spent on one after this part of the steps.
 const FIRST_PREVIEW: f64 = 0.3;
 
-/// The most pictures that are painted at once, of any size.
-const MOST_AT_ONCE: usize = 8;
+/// The most pictures that are painted at once, of any size: eight are hardly faster than four (docs/serving.md has the
+/// measurements), and each of them comes later.
+const MOST_AT_ONCE: usize = 4;
 
-/// Latents of all pictures that are painted at once.
+/// Latents of all pictures that are painted at once. With so many the UNet's products have enough to do for every weight that
+/// they read; a larger batch takes longer by as much as it is larger.
 const LATENTS: usize = 2048;
 
 /// How many pictures of this size are painted at once, with `scale` pixels per latent.
@@ -211,4 +213,16 @@ impl Worker {
 fn data_url(image: &Image) -> Option<String> {
     let png = image.encode_png(&[]).ok()?;
     Some(format!("data:image/png;base64,{}", BASE64.encode(png)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pictures_are_painted_at_once_and_large_ones_alone() {
+        let sides = [8, 64, 128, 256, 320, 512, 2048];
+        let counts = sides.map(|side| at_once((side, side), 8));
+        assert_eq!(counts, [4, 4, 4, 2, 1, 1, 1]);
+    }
 }
