@@ -14,49 +14,20 @@ compared: the largest and the mean difference in steps of 1/255.
 import argparse
 import json
 import pathlib
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
+import peers
+
 STAGES = ("text_encoder_ms", "unet_step_ms", "vae_encode_ms", "vae_decode_ms")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HANDED_ON = ("width", "height", "repeat", "steps", "seed", "guidance", "threads")
 
 
-def load(model: pathlib.Path, dtype):
-    """The three models and the scheduler of a diffusers folder."""
-    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+def load_text_encoder(model: pathlib.Path, dtype):
     from transformers import CLIPTextModel
 
-    return (
-        CLIPTextModel.from_pretrained(model / "text_encoder", dtype=dtype).eval(),
-        UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=dtype).eval(),
-        AutoencoderKL.from_pretrained(model / "vae", torch_dtype=dtype).eval(),
-        PNDMScheduler.from_pretrained(model / "scheduler"),
-    )
-
-
-def channels_last(*models):
-    """PyTorch's faster layout for convolutions on a CPU: the peer is measured at its best."""
-    import torch
-
-    return [model.to(memory_format=torch.channels_last) for model in models]
-
-
-def median_ms(function, repeat: int) -> float:
-    function()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return CLIPTextModel.from_pretrained(model / "text_encoder", dtype=dtype).eval()
 
 
 def pytorch_bench(args) -> dict:
@@ -64,9 +35,9 @@ def pytorch_bench(args) -> dict:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.precision]
-    text_encoder, unet, vae, _ = load(args.model, dtype)
-    unet, vae = channels_last(unet, vae)
+    dtype = peers.torch_dtype(args.precision)
+    text_encoder = load_text_encoder(args.model, dtype)
+    unet, vae = peers.load_unet(args.model, dtype), peers.load_vae(args.model, dtype)
     ids = torch.full((2, 77), 49407)
     ids[:, 0] = 49406
     height, width = args.height // 8, args.width // 8
@@ -80,8 +51,8 @@ def pytorch_bench(args) -> dict:
             "vae_encode_ms": lambda: vae.encode(picture),
             "vae_decode_ms": lambda: vae.decode(latents[:1]),
         }
-        result = {name: median_ms(function, args.repeat) for name, function in stages.items()}
-    result["peak_rss_mb"] = peak_mb()
+        result = {name: peers.median_ms(function, args.repeat) for name, function in stages.items()}
+    result["peak_rss_mb"] = peers.peak_mb()
     return result
 
 
@@ -89,13 +60,16 @@ def pytorch_picture(args) -> dict:
     """Paints in f32 as StableDiffusionPipeline does, from the token ids of Velatura's trace."""
     import numpy as np
     import torch
+    from diffusers import PNDMScheduler
     from PIL import Image
     from safetensors.torch import load_file
 
     if args.threads:
         torch.set_num_threads(args.threads)
     trace = load_file(args.trace)
-    text_encoder, unet, vae, scheduler = load(args.model, torch.float32)
+    text_encoder = load_text_encoder(args.model, torch.float32)
+    unet, vae = peers.load_unet(args.model, torch.float32), peers.load_vae(args.model, torch.float32)
+    scheduler = PNDMScheduler.from_pretrained(args.model / "scheduler")
     with torch.inference_mode():
         context = text_encoder(trace["input_ids"])[0]
         generator = torch.Generator("cpu").manual_seed(args.seed)
@@ -116,27 +90,7 @@ def pytorch_picture(args) -> dict:
     Image.fromarray(pixels).save(args.out)
     last = max(int(name.split(".")[1]) for name in trace if name.startswith("latents."))
     difference = (latents - trace[f"latents.{last}"]).norm() / latents.norm()
-    return {"step_ms": step_ms, "latents_relative": difference.item(), "peak_rss_mb": peak_mb()}
-
-
-def run_json(command: list) -> dict:
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
-
-
-def own_worker(mode: str, args, **extra) -> dict:
-    command = [sys.executable, __file__, "--worker", mode, "--model", args.model]
-    for name in ("width", "height", "repeat", "steps", "seed", "guidance", "threads"):
-        command += [f"--{name}", getattr(args, name)]
-    for name, value in extra.items():
-        command += [f"--{name}", value]
-    return run_json(command)
-
-
-def velatura(args, command: str, *rest) -> dict:
-    threads = ["--threads", args.threads] if args.threads else []
-    size = ["--width", args.width, "--height", args.height]
-    return run_json([args.velatura, command, "--model", args.model, "--json", *size, *threads, *rest])
+    return {"step_ms": step_ms, "latents_relative": difference.item(), "peak_rss_mb": peers.peak_mb()}
 
 
 def compare_times(args) -> dict:
@@ -144,8 +98,8 @@ def compare_times(args) -> dict:
     for precision in args.precisions.split(","):
         rounds = []
         for _ in range(args.rounds):
-            ours = velatura(args, "bench", "--precision", precision, "--repeat", args.repeat)
-            rounds.append((ours, own_worker("bench", args, precision=precision)))
+            ours = peers.velatura(args, "bench", "--precision", precision, "--repeat", args.repeat)
+            rounds.append((ours, peers.worker(__file__, "bench", args, HANDED_ON, precision=precision)))
         print(f"\n{precision}, {args.width}×{args.height}, medians of {args.rounds} rounds")
         print(f"{'':16} {'velatura':>12} {'pytorch':>12} {'ratio':>7}")
         report[precision] = {}
@@ -164,10 +118,10 @@ def compare_pictures(args) -> dict:
         folder = pathlib.Path(folder)
         ours, theirs, trace = folder / "ours.png", folder / "theirs.png", folder / "trace.safetensors"
         recipe = ["--steps", args.steps, "--seed", args.seed, "--guidance", args.guidance, "--sampler", "pndm"]
-        summary = velatura(
+        summary = peers.velatura(
             args, "generate", "--precision", "f32", *recipe, "-o", ours, "--trace", trace, args.prompt
         )
-        peer = own_worker("picture", args, trace=trace, out=theirs)
+        peer = peers.worker(__file__, "picture", args, HANDED_ON, trace=trace, out=theirs)
         pixels = [np.asarray(Image.open(file)).astype(int) for file in (ours, theirs)]
     difference = np.abs(pixels[0] - pixels[1])
     print(f"\nthe picture in f32, {args.steps} steps: largest difference {difference.max()}/255, "
@@ -179,23 +133,13 @@ def compare_pictures(args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--velatura", type=pathlib.Path, default=ROOT / "target/release/velatura")
+    peers.add_common_arguments(parser)
     parser.add_argument("--precisions", default="f32,bf16")
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--height", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="0: as each program chooses")
     parser.add_argument("--steps", type=int, default=4, help="of the compared picture")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--prompt", default="a red car on a beach at sunset")
-    parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file")
     parser.add_argument("--worker", choices=("bench", "picture"), help=argparse.SUPPRESS)
-    parser.add_argument("--precision", help=argparse.SUPPRESS)
-    parser.add_argument("--trace", type=pathlib.Path, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work = {"bench": pytorch_bench, "picture": pytorch_picture}[args.worker]

@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
-use velatura::pipeline::MaskedContent;
+use velatura::pipeline::{MaskedContent, Stage};
 
 /// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
 #[derive(Debug, Parser)]
@@ -239,9 +239,15 @@ pub struct BenchArgs {
     /// Measurements per stage, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub repeat: u16,
+    /// Only these stages, separated by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = PossibleValuesParser::new(Stage::NAMES))]
+    pub stages: Vec<String>,
     /// Also list what each stage computes: every shape, how often, by which algorithm, and how fast
     #[arg(long)]
     pub layers: bool,
+    /// Also write what the stages work on and what comes out, as a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print the result as JSON on standard output
     #[arg(long)]
     pub json: bool,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use velatura::pipeline::Request;
+use velatura::pipeline::{Request, Stage};
 use velatura_kernels::profile::{self, Event};
 
 use crate::args::BenchArgs;
@@ -36,7 +36,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     let plan = model.plan(&request)?;
     let pipeline = model.load(args.model.precision.into())?;
-    let stages = pipeline.stages(&plan, args.batch.into())?;
+    let (stages, mut trace) = pipeline.stages(&plan, args.batch.into())?;
     let mut report = json!({
         "model": model.name(),
         "width": plan.width,
@@ -46,34 +46,42 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         "threads": velatura_kernels::pool::threads(),
         "repeat": args.repeat,
     });
-    for (name, stage) in [
-        ("text_encoder_ms", &stages.text_encoder),
-        ("unet_step_ms", &stages.unet_step),
-        ("vae_encode_ms", &stages.vae_encode),
-        ("vae_decode_ms", &stages.vae_decode),
-    ] {
+    let asked =
+        |stage: &Stage| args.stages.is_empty() || args.stages.iter().any(|s| s == stage.name);
+    for stage in stages.into_iter().filter(asked) {
         // The first run fills caches and buffers, and is not counted.
-        stage();
+        let output = stage.run();
+        if args.trace.is_some() {
+            match output.shape() {
+                [_, _, _, _] => trace.image(stage.name, &output),
+                shape => trace.floats(stage.name, output.as_slice(), shape),
+            }
+        }
+        drop(output);
         let times: Vec<f64> = (0..args.repeat)
             .map(|_| {
                 let start = Instant::now();
-                stage();
+                stage.run();
                 ms(start.elapsed())
             })
             .collect();
         let median = median(&times);
-        report[name] = json!(median);
+        let name = format!("{}_ms", stage.name);
+        report[&name] = json!(median);
         if !args.json {
             println!("{name:16} {:10.1}", median.unwrap_or_default());
         }
         if args.layers {
-            let layers = layers(profile::record(stage).1);
+            let layers = layers(profile::record(|| stage.run()).1);
             if args.json {
-                report[name.replace("_ms", "_layers")] = json!(layers);
+                report[format!("{}_layers", stage.name)] = json!(layers);
             } else {
                 layers.iter().for_each(|layer| println!("  {layer}"));
             }
         }
+    }
+    if let Some(path) = &args.trace {
+        trace.write(path)?;
     }
     let peak = peak_memory_mb();
     report["peak_rss_mb"] = json!(peak);

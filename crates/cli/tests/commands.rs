@@ -79,6 +79,22 @@ fn bench_measures_every_stage() {
     let said = bench.run(&args);
     assert_eq!(said.status, 0, "{}", said.stderr);
     assert!(said.stdout.contains("unet_step_ms"), "{}", said.stdout);
+
+    let some = [
+        "--stages",
+        "unet_step,vae_decode",
+        "--trace",
+        "t.safetensors",
+    ];
+    let said = bench.run(&[&args[..], &some].concat());
+    assert_eq!(said.status, 0, "{}", said.stderr);
+    assert!(!said.stdout.contains("vae_encode"), "{}", said.stdout);
+    let bytes = std::fs::read(bench.path("t.safetensors")).unwrap();
+    let trace = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let shape = |name| trace.tensor(name).unwrap().shape().to_vec();
+    assert_eq!(shape("unet_step"), shape("latents"));
+    assert_eq!(shape("vae_decode"), [1, 3, 64, 64]);
+    assert!(trace.tensor("vae_encode").is_err());
 }
 
 #[test]

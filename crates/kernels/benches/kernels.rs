@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use velatura_kernels::conv::{self, ConvShape, PackedConv, Padding};
+use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding, Tile};
 use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
 use velatura_kernels::isa::{self, Kernel, Simd};
 use velatura_kernels::pool;
@@ -75,25 +75,30 @@ struct Bench {
 }
 
 impl Bench {
+    /// Whether a line whose name begins like this may be asked for.
+    fn wants(&self, name: &str) -> bool {
+        let begins = |filter: &String| name.contains(filter) || filter.starts_with(name);
+        self.filter.as_ref().is_none_or(begins)
+    }
+
     fn line(&self, name: &str, multiply_adds: usize, run: impl FnMut()) {
-        if self
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter))
-        {
+        if !self.wants(name) {
             return;
         }
         let peak = peak();
         let seconds = seconds(run);
         let speed = 2.0 * multiply_adds as f64 / seconds / 1e9;
         println!(
-            "{name:<46} {:9.3} ms {speed:8.1} GFLOP/s {:5.1} % of f32 peak {peak:.0}",
+            "{name:<64} {:9.3} ms {speed:8.1} GFLOP/s {:5.1} % of f32 peak {peak:.0}",
             seconds * 1e3,
             100.0 * speed / peak
         );
     }
 
     fn matmul(&self, (m, k, n): (usize, usize, usize)) {
+        if !self.wants(&format!("matmul {m}x{k}x{n}")) {
+            return;
+        }
         let (a, b) = (numbers(m * k), numbers(k * n));
         let mut out = vec![0.0; m * n];
         for precision in [Precision::F32, Precision::Bf16] {
@@ -110,6 +115,9 @@ impl Bench {
 
     /// The two products that the gradients of `y[m, n] = x[m, k] · wᵀ` take.
     fn gradients(&self, (m, k, n): (usize, usize, usize)) {
+        if !self.wants(&format!("matmul {m}x{k}x{n}")) {
+            return;
+        }
         let (x, dy, w) = (numbers(m * k), numbers(m * n), numbers(n * k));
         let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
         let normal = Layout::Normal;
@@ -139,45 +147,52 @@ impl Bench {
             stride,
             padding: Padding::uniform(1),
         };
+        let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
+        if !self.wants(&name) {
+            return;
+        }
         let (x, dy, weight) = (
             numbers(shape.input_len()),
             numbers(shape.output_len()),
             numbers(shape.weight_len()),
         );
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), weight.clone());
-        let name = format!("conv {batch}x{side}x{side} {i}->{o} stride {stride}");
         let work = shape.output_len() * i * 9;
+        let sizes = (o, i, 3);
+        let mut algorithms = vec![Algorithm::Direct];
+        if stride == 1 {
+            algorithms.extend([Tile::F2, Tile::F4].map(Algorithm::Winograd));
+        }
         for precision in [Precision::F32, Precision::Bf16] {
-            let packed = PackedConv::new(&weight, o, i, 3, precision);
-            self.line(&format!("{name} forward {precision:?}"), work, || {
-                conv::forward(&shape, &x, &packed, &mut y, &Epilogue::default());
-            });
-            if !train {
-                continue;
-            }
-            let packed = PackedConv::for_input_gradient(&weight, o, i, 3, precision);
-            self.line(
-                &format!("{name} input gradient {precision:?}"),
-                work,
-                || {
+            for &algorithm in &algorithms {
+                let how = match (algorithm, algorithm == Algorithm::choose(&shape, precision)) {
+                    (algorithm, true) => format!("{precision:?} {algorithm:?} (chosen)"),
+                    (algorithm, false) => format!("{precision:?} {algorithm:?}"),
+                };
+                let packed = PackedConv::new(&weight, sizes, precision, algorithm);
+                self.line(&format!("{name} forward {how}"), work, || {
+                    conv::forward(&shape, &x, &packed, &mut y, &Epilogue::default());
+                });
+                if !train {
+                    continue;
+                }
+                let packed = PackedConv::for_input_gradient(&weight, sizes, precision, algorithm);
+                self.line(&format!("{name} input gradient {how}"), work, || {
                     conv::backward_input(&shape, &dy, &packed, &mut dx);
-                },
-            );
-            self.line(
-                &format!("{name} weight gradient {precision:?}"),
-                work,
-                || {
+                });
+                let note = "packing twice, as if 1 add each";
+                self.line(&format!("{name} {note} {how}"), 2 * weight.len(), || {
+                    let pack = PackedConv::for_input_gradient;
+                    black_box(PackedConv::new(&weight, sizes, precision, algorithm));
+                    black_box(pack(&weight, sizes, precision, algorithm));
+                });
+            }
+            if train {
+                let name = format!("{name} weight gradient {precision:?}");
+                self.line(&name, work, || {
                     conv::backward_weight(&shape, &x, &dy, &mut dw, precision);
-                },
-            );
-            self.line(
-                &format!("{name} packing twice {precision:?}, as if 1 add each"),
-                2 * weight.len(),
-                || {
-                    black_box(PackedConv::new(&weight, o, i, 3, precision));
-                    black_box(PackedConv::for_input_gradient(&weight, o, i, 3, precision));
-                },
-            );
+                });
+            }
         }
     }
 }
@@ -236,10 +251,15 @@ fn main() {
     }
     for (side, channels) in [
         (64, (320, 320)),
+        (64, (640, 320)),
         (32, (640, 640)),
         (16, (1280, 1280)),
         (8, (2560, 1280)),
     ] {
         bench.conv(2, side, channels, 1, false);
+    }
+    // Its autoencoder's decoder.
+    for (side, channels) in [(64, (512, 512)), (256, (256, 256)), (512, (128, 128))] {
+        bench.conv(1, side, channels, 1, false);
     }
 }

@@ -19,6 +19,7 @@ pub mod scratch;
 mod map;
 mod math;
 mod tiles;
+mod winograd;
 
 pub mod conv;
 pub mod gemm;

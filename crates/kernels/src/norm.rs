@@ -7,5 +7,7 @@
 mod group;
 mod layer;
 
-pub use group::{GroupNormShape, group_norm, group_norm_backward};
+pub use group::{
+    GroupNormShape, group_norm, group_norm_apply, group_norm_backward, group_norm_stats,
+};
 pub use layer::{layer_norm, layer_norm_backward};

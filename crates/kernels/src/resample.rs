@@ -40,6 +40,27 @@ pub fn upsample_nearest2x(batch: usize, h: usize, w: usize, c: usize, x: &[f32],
     });
 }
 
+/// Some rows of [`upsample_nearest2x`] of one sample: `x: [h, w, c]`, and `rows: [n, 2w, c]` are the result's
+/// from row `first` on.
+///
+/// # Panics
+/// When a length does not fit.
+pub fn upsample_nearest2x_rows(first: usize, w: usize, c: usize, x: &[f32], rows: &mut [f32]) {
+    let row = 2 * w * c;
+    assert!(rows.len().is_multiple_of(row) && first * row + rows.len() <= 4 * x.len());
+    let (len, shared) = (rows.len(), SharedMut::new(rows));
+    for_each_task(len, len / row, |i| {
+        let x = &x[(first + i) / 2 * w * c..][..w * c];
+        // SAFETY: each task has a row of its own.
+        let out = unsafe { shared.slice(i * row, row) };
+        for (pixel, pair) in x.chunks_exact(c).zip(out.chunks_exact_mut(2 * c)) {
+            let (left, right) = pair.split_at_mut(c);
+            left.copy_from_slice(pixel);
+            right.copy_from_slice(pixel);
+        }
+    });
+}
+
 /// The gradient of [`upsample_nearest2x`]: `dx: [batch, h, w, c]` collects the four copies' gradients
 /// from `dy: [batch, 2h, 2w, c]`.
 ///

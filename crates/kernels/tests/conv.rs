@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use velatura_kernels::conv::{self, ConvShape, PackedConv, Padding};
+use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding};
 use velatura_kernels::gemm::{Epilogue, Precision};
 use velatura_kernels::isa;
 use velatura_kernels::reference::conv as reference;
@@ -104,7 +104,9 @@ fn forward_equals_the_plain_loops() {
         let scale: Vec<f64> = scale.iter().map(|s| s + 4.0).collect();
         for isa in isas() {
             for precision in [Precision::F32, Precision::Bf16] {
-                let packed = isa::with(isa, || PackedConv::new(&weight, o, i, kernel, precision));
+                let packed = isa::with(isa, || {
+                    PackedConv::new(&weight, (o, i, kernel), precision, Algorithm::Direct)
+                });
                 let x = Misaligned::new(&x, 1);
                 let mut out = Misaligned::new(&vec![f32::NAN; shape.output_len()], 3);
                 let epilogue = Epilogue {
@@ -141,7 +143,12 @@ fn input_gradient_equals_the_plain_loops() {
         for isa in isas() {
             for precision in [Precision::F32, Precision::Bf16] {
                 let packed = isa::with(isa, || {
-                    PackedConv::for_input_gradient(&weight, o, i, kernel, precision)
+                    PackedConv::for_input_gradient(
+                        &weight,
+                        (o, i, kernel),
+                        precision,
+                        Algorithm::Direct,
+                    )
                 });
                 let mut dx = vec![f32::NAN; shape.input_len()];
                 let bound = bound(o * kernel * kernel, precision == Precision::Bf16);

@@ -2,21 +2,23 @@
 //! UNet step makes hundreds of them; handing buffers of equal length round avoids that and keeps
 //! the memory of a long run flat after its first step.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex};
 
 /// Buffers shorter than this (in f32) are left to the allocator, which is quick with them.
 const SMALL: usize = 4096;
 
-/// This many bytes may always wait for reuse. A UNet step at 512×512 recycles about 200 MB of
-/// activations. More wait only as long as all buffers together stay below what was once in use at a
-/// time, as in training, where each step needs the same again.
-const IDLE_BYTES: usize = 768 << 20;
+/// Buffers in use and waiting buffers together may always take this many bytes: a UNet step at 512×512
+/// hands round about 200 MB of activations. Beyond it, waiting buffers are kept only as long as all
+/// together stay below what was once in use at a time, as in training, where each step needs the same
+/// again. So recycling never raises the peak.
+const ALWAYS: usize = 768 << 20;
 
 #[derive(Default)]
 struct Pool {
-    by_len: HashMap<usize, Vec<Vec<f32>>>,
+    /// The one that has waited longest comes first.
+    waiting: VecDeque<Vec<f32>>,
     idle: usize,
     used: usize,
     most_used: usize,
@@ -25,14 +27,27 @@ struct Pool {
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Default::default);
 
 impl Pool {
+    /// Counts a buffer of `bytes` as used, and lets those go that have waited longest where it is one too many.
     fn take(&mut self, bytes: usize) {
         self.used += bytes;
         self.most_used = self.most_used.max(self.used);
+        self.shrink();
     }
 
-    fn has_room_for(&self, bytes: usize) -> bool {
-        let idle = self.idle + bytes;
-        idle <= IDLE_BYTES || idle + self.used <= self.most_used
+    fn shrink(&mut self) {
+        let most = self.most_used.max(ALWAYS);
+        while self.idle + self.used > most
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.idle -= oldest.len() * size_of::<f32>();
+        }
+    }
+
+    /// A waiting buffer of this length, the last one that came back: it may still be in the cache.
+    fn find(&mut self, len: usize) -> Option<Vec<f32>> {
+        let index = self.waiting.iter().rposition(|data| data.len() == len)?;
+        self.idle -= len * size_of::<f32>();
+        self.waiting.remove(index)
     }
 }
 
@@ -45,10 +60,9 @@ impl Buffer {
         if len >= SMALL
             && let Ok(mut pool) = POOL.lock()
         {
-            let bytes = len * size_of::<f32>();
-            pool.take(bytes);
-            if let Some(data) = pool.by_len.get_mut(&len).and_then(Vec::pop) {
-                pool.idle -= bytes;
+            let found = pool.find(len);
+            pool.take(len * size_of::<f32>());
+            if let Some(data) = found {
                 return Buffer(data);
             }
         }
@@ -86,17 +100,10 @@ impl Drop for Buffer {
         }
         if let Ok(mut pool) = POOL.lock() {
             pool.used -= bytes;
-            if !pool.has_room_for(bytes) {
-                // Buffers of other lengths wait for something that may be over: a UNet's, when the
-                // autoencoder's turn has come.
-                pool.by_len.retain(|other, _| *other == len);
-                let waiting = pool.by_len.get(&len).map_or(0, Vec::len);
-                pool.idle = waiting * bytes;
-            }
-            if self.0.capacity() == len && pool.has_room_for(bytes) {
+            if self.0.capacity() == len {
                 pool.idle += bytes;
-                let data = std::mem::take(&mut self.0);
-                pool.by_len.entry(len).or_default().push(data);
+                pool.waiting.push_back(std::mem::take(&mut self.0));
+                pool.shrink();
             }
         }
     }
@@ -118,7 +125,7 @@ impl DerefMut for Buffer {
 /// Gives the memory that waits for reuse back to the system, for example between two models.
 pub(crate) fn release_idle() {
     if let Ok(mut pool) = POOL.lock() {
-        pool.by_len.clear();
+        pool.waiting.clear();
         pool.idle = 0;
         pool.most_used = pool.used;
     }

@@ -15,10 +15,11 @@ pub mod tape;
 mod tensor;
 mod weight;
 
+pub use ops::{BandedConv, Before, Residual};
 pub use parameter::Parameter;
 pub use tape::Gradients;
 pub use tensor::Tensor;
 pub use velatura_kernels::activation::Activation;
-pub use velatura_kernels::conv::Padding;
+pub use velatura_kernels::conv::{ConvShape, Padding};
 pub use velatura_kernels::gemm::Precision;
 pub use weight::Weight;

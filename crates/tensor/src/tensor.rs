@@ -159,6 +159,11 @@ impl Tensor {
         self.node = node;
     }
 
+    /// Whether nobody else holds the storage.
+    pub(crate) fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.data) == 1
+    }
+
     /// The values for writing; copies them first when they are shared.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
         if Arc::get_mut(&mut self.data).is_none() {

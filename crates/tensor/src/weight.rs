@@ -7,7 +7,7 @@
 use crate::{Parameter, Precision};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use velatura_kernels::conv::PackedConv;
+use velatura_kernels::conv::{Algorithm, ConvShape, PackedConv};
 use velatura_kernels::gemm::PackedMatrix;
 
 /// A weight `[O, I]` of a linear layer or `[O, I, k, k]` of a convolution. Cloning shares it.
@@ -29,8 +29,8 @@ enum Source {
     },
 }
 
-/// The packed form and the parameter's version that it was made from.
-type Cache = Mutex<Option<(u64, Arc<Packed>)>>;
+/// The packed form, and the parameter's version and the algorithm that it was made for.
+type Cache = Mutex<Option<(u64, Algorithm, Arc<Packed>)>>;
 
 /// A 1×1 convolution over channels-last data is a matrix product, so it is packed as one.
 pub(crate) enum Packed {
@@ -39,19 +39,37 @@ pub(crate) enum Packed {
 }
 
 impl Weight {
-    /// A weight for inference: only the packed form of `values` is kept.
+    /// The weight `[O, I]` of a linear layer, for inference: only the packed form of `values` is kept.
     ///
     /// # Panics
-    /// When `shape` is neither `[O, I]` nor `[O, I, k, k]`, or does not fit `values`.
-    pub fn packed(values: &[f32], shape: &[usize], precision: Precision) -> Self {
-        assert_eq!(
-            values.len(),
-            shape.iter().product::<usize>(),
-            "weight of shape {shape:?}"
-        );
+    /// When `shape` does not fit `values`.
+    pub fn packed(values: &[f32], shape: [usize; 2], precision: Precision) -> Self {
+        let [o, i] = shape;
+        let matrix = PackedMatrix::from_rows(values, o, i, precision);
         Weight(Arc::new(Inner {
             shape: shape.to_vec(),
-            source: Source::Packed(Arc::new(pack(values, shape, precision))),
+            source: Source::Packed(Arc::new(Packed::Matrix(matrix))),
+        }))
+    }
+
+    /// The weight `[O, I, k, k]` of a convolution, for inference: only the packed form of `values` is kept.
+    /// `expected` is a convolution that it will be used for; other sizes of pictures come out right too, if
+    /// perhaps by an algorithm that is not the fastest for them.
+    ///
+    /// # Panics
+    /// When `expected` does not fit `values`.
+    pub fn packed_conv(values: &[f32], expected: &ConvShape, precision: Precision) -> Self {
+        let ConvShape {
+            in_channels: i,
+            out_channels: o,
+            kernel: k,
+            ..
+        } = *expected;
+        let shape = [o, i, k, k];
+        let algorithm = Algorithm::choose(expected, precision);
+        Weight(Arc::new(Inner {
+            shape: shape.to_vec(),
+            source: Source::Packed(Arc::new(pack(values, &shape, precision, algorithm))),
         }))
     }
 
@@ -98,8 +116,8 @@ impl Weight {
         }
     }
 
-    /// The form for the forward product.
-    pub(crate) fn forward(&self) -> Arc<Packed> {
+    /// The form for the forward product: of a convolution, if given.
+    pub(crate) fn forward(&self, conv: Option<&ConvShape>) -> Arc<Packed> {
         match &self.0.source {
             Source::Packed(packed) => packed.clone(),
             Source::Trainable {
@@ -107,9 +125,12 @@ impl Weight {
                 precision,
                 forward,
                 ..
-            } => cached(forward, parameter, |values| {
-                pack(values, self.shape(), *precision)
-            }),
+            } => cached(
+                forward,
+                parameter,
+                algorithm(conv, *precision),
+                |values, algorithm| pack(values, self.shape(), *precision, algorithm),
+            ),
         }
     }
 
@@ -117,7 +138,7 @@ impl Weight {
     ///
     /// # Panics
     /// For a weight packed for inference, which no gradient passes.
-    pub(crate) fn for_input_gradient(&self) -> Arc<Packed> {
+    pub(crate) fn for_input_gradient(&self, conv: Option<&ConvShape>) -> Arc<Packed> {
         match &self.0.source {
             Source::Packed(_) => panic!("a gradient through {self:?}, packed for inference"),
             Source::Trainable {
@@ -125,45 +146,70 @@ impl Weight {
                 precision,
                 input_gradient,
                 ..
-            } => cached(input_gradient, parameter, |values| {
-                pack_input_gradient(values, self.shape(), *precision)
-            }),
+            } => cached(
+                input_gradient,
+                parameter,
+                algorithm(conv, *precision),
+                |values, algorithm| {
+                    pack_input_gradient(values, self.shape(), *precision, algorithm)
+                },
+            ),
         }
     }
+}
+
+/// The algorithm follows from the shape at hand alone, so that a resumed training takes the same one.
+fn algorithm(conv: Option<&ConvShape>, precision: Precision) -> Algorithm {
+    conv.map_or(Algorithm::Direct, |shape| {
+        Algorithm::choose_in_training(shape, precision)
+    })
 }
 
 fn cached(
     cache: &Cache,
     parameter: &Parameter,
-    make: impl FnOnce(&[f32]) -> Packed,
+    algorithm: Algorithm,
+    make: impl FnOnce(&[f32], Algorithm) -> Packed,
 ) -> Arc<Packed> {
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     let version = parameter.version();
-    if let Some((made_from, packed)) = &*cache
-        && *made_from == version
+    if let Some((made_from, made_for, packed)) = &*cache
+        && (*made_from, *made_for) == (version, algorithm)
     {
         return packed.clone();
     }
-    let packed = Arc::new(make(parameter.value().as_slice()));
-    *cache = Some((version, packed.clone()));
+    let packed = Arc::new(make(parameter.value().as_slice(), algorithm));
+    *cache = Some((version, algorithm, packed.clone()));
     packed
 }
 
-fn pack(values: &[f32], shape: &[usize], precision: Precision) -> Packed {
+fn pack(values: &[f32], shape: &[usize], precision: Precision, algorithm: Algorithm) -> Packed {
     match *shape {
         [o, i] | [o, i, 1, 1] => Packed::Matrix(PackedMatrix::from_rows(values, o, i, precision)),
-        [o, i, k, k2] if k == k2 => Packed::Conv(PackedConv::new(values, o, i, k, precision)),
+        [o, i, k, k2] if k == k2 => {
+            Packed::Conv(PackedConv::new(values, (o, i, k), precision, algorithm))
+        }
         _ => panic!("a weight is [O, I] or [O, I, k, k], not {shape:?}"),
     }
 }
 
 /// dx = dy · W: the weight `[O, I]` is itself the right operand, `O` being summed over.
-fn pack_input_gradient(values: &[f32], shape: &[usize], precision: Precision) -> Packed {
+fn pack_input_gradient(
+    values: &[f32],
+    shape: &[usize],
+    precision: Precision,
+    algorithm: Algorithm,
+) -> Packed {
     match *shape {
         [o, i] | [o, i, 1, 1] => {
             Packed::Matrix(PackedMatrix::from_columns(values, o, i, precision))
         }
-        [o, i, k, _] => Packed::Conv(PackedConv::for_input_gradient(values, o, i, k, precision)),
+        [o, i, k, _] => {
+            let sizes = (o, i, k);
+            Packed::Conv(PackedConv::for_input_gradient(
+                values, sizes, precision, algorithm,
+            ))
+        }
         _ => panic!("a weight is [O, I] or [O, I, k, k], not {shape:?}"),
     }
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use velatura_tensor::{Parameter, Precision, Tensor, Weight};
+use velatura_tensor::{ConvShape, Padding, Parameter, Precision, Tensor, Weight};
 
-use crate::checkpoint::{Component, LoraFile, canonical, is_harmless};
+use crate::checkpoint::{Component, LoraFile, TensorView, canonical, is_harmless};
 use crate::error::{Error, Result};
 use crate::nn::{Adaptation, Adapter};
 
@@ -55,11 +55,19 @@ pub struct Store {
     /// What is trained beside frozen weights.
     adaptation: Option<Adaptation>,
     taken: Mutex<Taken>,
+    /// Where weights are read before they are packed. Fresh memory for each would take longer than packing.
+    unpacked: Mutex<Vec<f32>>,
 }
 
 enum Source {
     Checkpoint(Component),
     Random { seed: u64 },
+}
+
+/// Where the values of one tensor come from.
+enum Values<'a> {
+    Stored(TensorView<'a>),
+    Random(u64, Init),
 }
 
 #[derive(Default)]
@@ -79,6 +87,7 @@ impl Store {
             loras: ("", Vec::new()),
             adaptation: None,
             taken: Mutex::default(),
+            unpacked: Mutex::default(),
         }
     }
 
@@ -128,6 +137,7 @@ impl Store {
             store: self,
             path: String::new(),
             in_f32: false,
+            map_size: (64, 64),
         }
     }
 
@@ -174,29 +184,67 @@ impl Store {
 
     /// The values of one tensor, which must have this shape.
     fn values(&self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
-        match &self.source {
-            Source::Random { seed } => Ok(random(*seed, name, shape.iter().product(), init)),
-            Source::Checkpoint(component) => {
-                let Some(view) = component.tensor(name) else {
-                    return Err(Error::tensor(name, format!("shape {shape:?}"), "no such tensor; config and weights do not belong together, or the file is incomplete")
-                        .in_file(component.weights_path()));
-                };
-                if view.shape != shape {
-                    return Err(Error::tensor(
-                        view.name,
-                        format!("shape {shape:?}, as config.json has it"),
-                        format!("shape {:?}", view.shape),
-                    )
-                    .in_file(view.file));
-                }
-                let mut values = view.to_f32()?;
-                let (component, loras) = &self.loras;
-                for (lora, strength) in loras {
-                    lora.add_to(component, name, shape, *strength, &mut values)?;
-                }
-                Ok(values)
-            }
+        let source = self.find(name, shape, init)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        self.read(&source, name, shape, &mut values)?;
+        Ok(values)
+    }
+
+    /// A weight for generation, as `pack` makes it of the values.
+    fn packed(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+        pack: impl FnOnce(&[f32]) -> Weight,
+    ) -> Result<Weight> {
+        let source = self.find(name, shape, init)?;
+        let count = shape.iter().product();
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if unpacked.len() < count {
+            *unpacked = vec![0.0; count];
         }
+        let values = &mut unpacked[..count];
+        self.read(&source, name, shape, values)?;
+        Ok(pack(values))
+    }
+
+    /// Where the values of a tensor come from, once it is known to be there in this shape.
+    fn find(&self, name: &str, shape: &[usize], init: Init) -> Result<Values<'_>> {
+        let component = match &self.source {
+            Source::Random { seed } => return Ok(Values::Random(*seed, init)),
+            Source::Checkpoint(component) => component,
+        };
+        let Some(view) = component.tensor(name) else {
+            return Err(Error::tensor(name, format!("shape {shape:?}"), "no such tensor; config and weights do not belong together, or the file is incomplete")
+                .in_file(component.weights_path()));
+        };
+        if view.shape != shape {
+            return Err(Error::tensor(
+                view.name,
+                format!("shape {shape:?}, as config.json has it"),
+                format!("shape {:?}", view.shape),
+            )
+            .in_file(view.file));
+        }
+        Ok(Values::Stored(view))
+    }
+
+    /// Reads what was found into `values`.
+    fn read(&self, from: &Values, name: &str, shape: &[usize], values: &mut [f32]) -> Result<()> {
+        let view = match from {
+            Values::Random(seed, init) => {
+                values.copy_from_slice(&random(*seed, name, values.len(), *init));
+                return Ok(());
+            }
+            Values::Stored(view) => view,
+        };
+        view.read_f32(values)?;
+        let (component, loras) = &self.loras;
+        for (lora, strength) in loras {
+            lora.add_to(component, name, shape, *strength, values)?;
+        }
+        Ok(())
     }
 
     /// A parameter for training: made at the first call, the same one afterwards.
@@ -232,6 +280,8 @@ pub struct Weights<'a> {
     store: &'a Store,
     path: String,
     in_f32: bool,
+    /// Height and width of the feature maps here, as far as one can know before there are any.
+    map_size: (usize, usize),
 }
 
 impl<'a> Weights<'a> {
@@ -240,7 +290,7 @@ impl<'a> Weights<'a> {
         Weights {
             store: self.store,
             path: self.name(segment),
-            in_f32: self.in_f32,
+            ..*self
         }
     }
 
@@ -249,6 +299,15 @@ impl<'a> Weights<'a> {
     pub fn in_f32(&self) -> Weights<'a> {
         Weights {
             in_f32: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same place, with the height and width that feature maps are expected to have from here on: by them a
+    /// convolution's algorithm is chosen when its weight is packed.
+    pub fn with_map_size(&self, height: usize, width: usize) -> Weights<'a> {
+        Weights {
+            map_size: (height, width),
             ..self.clone()
         }
     }
@@ -275,35 +334,70 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// The weight of a linear layer `[O, I]` or of a convolution `[O, I, k, k]`.
+    /// The weight `[O, I]` of a linear layer.
     ///
     /// # Errors
     ///
     /// The tensor is missing, of another shape, not of floating point, or not finite.
-    pub fn weight(&self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
-        let name = self.take(name);
-        Ok(match self.store.mode {
-            Mode::Inference(precision) => {
-                let precision = if self.in_f32 {
-                    Precision::F32
-                } else {
-                    precision
-                };
-                Weight::packed(&self.store.values(&name, shape, init)?, shape, precision)
-            }
-            Mode::Training | Mode::Frozen => {
-                let products = if self.in_f32 {
-                    Precision::F32
-                } else {
-                    self.store.products
-                };
-                let parameter = match self.store.mode {
-                    Mode::Frozen => self.store.frozen(&name, shape, init)?,
-                    _ => self.store.trained(&name, shape, init)?,
-                };
-                Weight::trainable_in(parameter, products)
-            }
+    pub fn weight(&self, name: &str, shape: [usize; 2], init: Init) -> Result<Weight> {
+        self.packed_or_trainable(name, &shape, init, |values, precision| {
+            Weight::packed(values, shape, precision)
         })
+    }
+
+    /// The weight `[O, I, k, k]` of a convolution with this stride and padding.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::weight`].
+    pub fn conv_weight(
+        &self,
+        name: &str,
+        [o, i, k, _]: [usize; 4],
+        stride: usize,
+        padding: Padding,
+        init: Init,
+    ) -> Result<Weight> {
+        let expected = ConvShape {
+            // With guidance a picture is two.
+            batch: 2,
+            height: self.map_size.0.max(k),
+            width: self.map_size.1.max(k),
+            in_channels: i,
+            out_channels: o,
+            kernel: k,
+            stride,
+            padding,
+        };
+        self.packed_or_trainable(name, &[o, i, k, k], init, |values, precision| {
+            Weight::packed_conv(values, &expected, precision)
+        })
+    }
+
+    fn packed_or_trainable(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+        pack: impl FnOnce(&[f32], Precision) -> Weight,
+    ) -> Result<Weight> {
+        let name = self.take(name);
+        let precision = |wanted| match self.in_f32 {
+            true => Precision::F32,
+            false => wanted,
+        };
+        let parameter = match self.store.mode {
+            Mode::Inference(wanted) => {
+                let pack = |values: &[f32]| pack(values, precision(wanted));
+                return self.store.packed(&name, shape, init, pack);
+            }
+            Mode::Training => self.store.trained(&name, shape, init)?,
+            Mode::Frozen => self.store.frozen(&name, shape, init)?,
+        };
+        Ok(Weight::trainable_in(
+            parameter,
+            precision(self.store.products),
+        ))
     }
 
     /// The adapter of the layer here, whose weight has this `shape`; none where none is to be trained.
@@ -424,7 +518,7 @@ mod tests {
         let store = Store::init(7);
         let w = store.root().at("block").at(0);
         w.parameter("bias", &[4], Init::Zeros).unwrap();
-        w.weight("weight", &[4, 3], Init::torch(3)).unwrap();
+        w.weight("weight", [4, 3], Init::torch(3)).unwrap();
         let names: Vec<String> = store
             .parameters()
             .iter()

@@ -11,7 +11,7 @@ use velatura::checkpoint::{
     Component, FloatType, ModelFolder, TensorFile, model_hash, read_config, save_component,
 };
 use velatura::weights::{Init, Mode, Store};
-use velatura_tensor::{Precision, Tensor};
+use velatura_tensor::{Padding, Precision, Tensor};
 
 /// A safetensors file with any header and any data.
 fn file(header: &Value, data: &[u8]) -> Vec<u8> {
@@ -264,7 +264,7 @@ fn foreign_names_are_understood() {
         .at(0);
     attention
         .at("to_q")
-        .weight("weight", &[1, 2], Init::Zeros)
+        .weight("weight", [1, 2], Init::Zeros)
         .unwrap();
     store.finish().unwrap();
     // Both spellings at once are one tensor too many.
@@ -296,11 +296,13 @@ fn a_model_gets_what_it_asks_for_or_a_reason() {
     let component = Component::open(dir.path(), None).unwrap();
     let store = Store::load(&component, Mode::Training);
     let conv = store.root().at("conv");
-    let weight = conv.weight("weight", &[2, 1, 1, 1], Init::Zeros).unwrap();
+    let weight = conv
+        .conv_weight("weight", [2, 1, 1, 1], 1, Padding::uniform(0), Init::Zeros)
+        .unwrap();
     assert_eq!(weight.parameter().unwrap().value().to_vec(), [1.0, 2.0]);
     assert_eq!(store.parameters().len(), 1);
     assert_says(
-        &message(conv.weight("weight", &[2, 2, 1, 1], Init::Zeros)),
+        &message(conv.conv_weight("weight", [2, 2, 1, 1], 1, Padding::uniform(0), Init::Zeros)),
         &[DIFFUSERS, "`conv.weight`", "[2, 2, 1, 1]", "[2, 1, 1, 1]"],
     );
     assert_says(
@@ -312,7 +314,7 @@ fn a_model_gets_what_it_asks_for_or_a_reason() {
             store
                 .root()
                 .at("conv2")
-                .weight("weight", &[2, 3], Init::Zeros),
+                .weight("weight", [2, 3], Init::Zeros),
         ),
         &[DIFFUSERS, "`conv2.weight`", "[2, 3]", "no such tensor"],
     );

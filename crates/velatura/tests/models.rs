@@ -148,6 +148,34 @@ fn f32_outputs_are_diffusers() {
     }
 }
 
+/// What depends on time and context alone is computed for all steps before the first: nothing else may change by it.
+#[test]
+fn a_run_predicts_what_single_steps_do() {
+    for case in cases() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let unet = unet(&case.join("unet"), Mode::Inference(precision)).model;
+            let config = unet.config();
+            // Two prompts, guided: four contexts, of which no two are alike.
+            let numbers = |len: usize| (0..len).map(|i| (i as f32 * 0.37).sin()).collect();
+            let width = config.cross_attention_dim[0];
+            let context = Tensor::from_vec(numbers(4 * 5 * width), &[4, 5, width]);
+            let shape = [4, 16, 16, config.in_channels];
+            let x = Tensor::from_vec(numbers(shape.iter().product()), &shape);
+            let timesteps = [901.0, 501.5, 1.0];
+            let run = unet.run(&timesteps, &context);
+            for t in timesteps.into_iter().rev() {
+                let (kept, anew) = (run.forward(&x, t), unet.forward(&x, &[t; 4], &context));
+                assert_eq!(
+                    kept.as_slice(),
+                    anew.as_slice(),
+                    "{} at {t}",
+                    case.display()
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn training_mode_computes_the_same() {
     for case in cases() {

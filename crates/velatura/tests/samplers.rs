@@ -119,7 +119,10 @@ fn run(case: &Case, schedule: &SamplerSchedule) -> (Vec<Vec<f32>>, u32) {
             eta: case.eta,
             ..Options::default()
         },
-        &mut |x, t| guidance::predict(&mut model, x, t, &context, case.guidance),
+        &mut |x, t| {
+            let mut model = |x: &Tensor, t| model(x, &vec![t; x.dim(0)], &context);
+            guidance::predict(&mut model, x, t, case.guidance)
+        },
         schedule.start(&noise),
         &mut generator,
         &mut |step| {

@@ -251,6 +251,7 @@ unsafe fn add_rows<S: Simd>(
                 rows,
                 columns,
                 accumulate: true,
+                carried: std::ptr::null(),
                 bias: std::ptr::null(),
                 residual: std::ptr::null(),
             },

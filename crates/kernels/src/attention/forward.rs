@@ -1,8 +1,9 @@
 //! The forward pass.
 
-use super::AttentionShape;
 use super::strip::{Strip, multiples, skew, skewed};
 use super::tiled;
+use super::{AttentionShape, dot};
+use crate::gemm::Precision;
 use crate::isa::{self, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
@@ -12,7 +13,7 @@ use std::f32::consts::{LN_2, LOG2_E};
 
 /// Keys per block: with 64 lanes of queries their scores are 24 KiB, half of a first-level cache,
 /// and 96 are whole tiles of six rows.
-const KEYS: usize = 96;
+pub(super) const KEYS: usize = 96;
 
 /// Scores may exceed the running maximum by this power of two before the sums are rescaled, which
 /// is then rare after the first block. f32 has exponents to spare on both sides.
@@ -49,10 +50,14 @@ pub fn forward(
     if q.is_empty() {
         return;
     }
+    // The gradient's scores are f32 products, which must be the ones that the log-sum-exp is of.
+    let isa = isa::active();
+    let dotted = shape.precision == Precision::Bf16 && isa.has_bf16_dot() && lse.is_none();
     let _note = profile::note(|| {
-        let algorithm = match shape.tiled() {
-            true => "amx bf16".into(),
-            false => format!("{} f32", isa::active()),
+        let algorithm = match (shape.tiled(), dotted) {
+            (true, _) => "amx bf16".into(),
+            (_, true) => format!("{isa} bf16 dot"),
+            (_, false) => format!("{isa} f32"),
         };
         let sizes = format!("{batch}×{heads} heads {queries}×{keys} d {head_dim}");
         let flops = 4.0 * (batch * heads * queries) as f64 * (keys * head_dim) as f64;
@@ -61,7 +66,10 @@ pub fn forward(
     if shape.tiled() {
         return tiled::forward(shape, q, k, v, out, lse);
     }
-    let (isa, out, lse) = (isa::active(), SharedMut::new(out), lse.map(SharedMut::new));
+    if dotted {
+        return dot::forward(isa, shape, q, k, v, out);
+    }
+    let (out, lse) = (SharedMut::new(out), lse.map(SharedMut::new));
     // Some 4 MFLOP per task, tens of microseconds, in strips of 64 queries.
     let strips = (1_000_000 / (64 * keys * head_dim)).max(1);
     let block = strips * 64;
@@ -92,13 +100,13 @@ pub fn forward(
 
 /// Where one head's results go.
 #[derive(Clone, Copy)]
-struct Target<'a> {
-    shape: &'a AttentionShape,
-    b: usize,
-    h: usize,
+pub(super) struct Target<'a> {
+    pub shape: &'a AttentionShape,
+    pub b: usize,
+    pub h: usize,
     /// A task writes only its head's numbers of its own queries, here and in `lse`.
-    out: SharedMut<f32>,
-    lse: Option<SharedMut<f32>>,
+    pub out: SharedMut<f32>,
+    pub lse: Option<SharedMut<f32>>,
 }
 
 /// One head, a range of queries.
@@ -173,7 +181,7 @@ impl Kernel for Forward<'_> {
 impl Target<'_> {
     /// Divides the sums and writes them out as rows.
     #[inline(always)]
-    fn finish(&self, strip: &Strip, sums: &[f32], maxima: &[f32], totals: &[f32]) {
+    pub fn finish(&self, strip: &Strip, sums: &[f32], maxima: &[f32], totals: &[f32]) {
         let (shape, d) = (self.shape, self.shape.head_dim);
         let start = shape.start(shape.queries, self.b, self.h);
         let at = start + strip.first * shape.width();
@@ -196,16 +204,16 @@ impl Target<'_> {
 }
 
 /// The running state of a strip's softmax.
-struct Online<'a> {
+pub(super) struct Online<'a> {
     /// `[keys, lanes]`: in, scores in units of log₂; out, their powers of two above the maxima.
-    scores: &'a mut [f32],
+    pub scores: &'a mut [f32],
     /// `[d, lanes]`: what has been summed so far; rescaled when the maxima move.
-    sums: &'a mut [f32],
-    maxima: &'a mut [f32],
-    totals: &'a mut [f32],
+    pub sums: &'a mut [f32],
+    pub maxima: &'a mut [f32],
+    pub totals: &'a mut [f32],
 }
 
-struct Softmax<'a, const V: usize>(Online<'a>);
+pub(super) struct Softmax<'a, const V: usize>(pub Online<'a>);
 
 impl<const V: usize> Kernel for Softmax<'_, V> {
     type Output = ();

@@ -5,10 +5,12 @@
 //! maximum and sum over blocks of keys (Milakov & Gimelshein, "Online normalizer calculation for
 //! softmax", 2018; Dao et al., "FlashAttention", 2022). The backward pass computes the
 //! probabilities again from the stored log-sum-exp. With a matrix unit, bf16 products go there
-//! (`tiled`).
+//! (`tiled`); with a bf16 dot product, those of a forward pass without gradients use it (`dot`).
 
 mod backward;
+mod dot;
 mod forward;
+mod rounded;
 mod strip;
 mod tiled;
 
@@ -35,7 +37,8 @@ pub struct AttentionShape {
     /// Whether query `i` sees the keys up to `i` only.
     pub causal: bool,
     /// The number format of the products' factors. [`Precision::Bf16`] counts where the CPU has a
-    /// matrix unit; elsewhere they stay f32. Softmax and sums are f32 always.
+    /// matrix unit, and without gradients where it has a dot product; elsewhere they stay f32. Softmax
+    /// and sums are f32 always.
     pub precision: Precision,
 }
 

@@ -1,6 +1,6 @@
 //! What forward and backward share: a strip of queries in the lanes, and products with it.
 
-use crate::gemm::tile::{Block, F32, LeftView, Store};
+use crate::gemm::tile::{Block, DOT, F32, LeftView, Store};
 use crate::isa::Simd;
 use crate::map::for_each_piece;
 use crate::pool::SharedMut;
@@ -138,6 +138,7 @@ impl Strip {
                     rows: &rows[..keys],
                     columns: self.lanes,
                     accumulate: done > 0,
+                    carried: std::ptr::null(),
                     bias: std::ptr::null(),
                     residual: std::ptr::null(),
                 },
@@ -179,12 +180,58 @@ impl Strip {
                 rows: &rows[..d],
                 columns: self.lanes,
                 accumulate: true,
+                carried: std::ptr::null(),
                 bias: std::ptr::null(),
                 residual: std::ptr::null(),
             },
         };
         // SAFETY: as above.
         unsafe { block.run::<S, F32>(simd) };
+    }
+
+    /// `out: [rows, lanes] = left: [rows, depth] · panel: [depth, lanes]`, or `+=`, of bf16 pairs on both sides; a
+    /// missing last partner is zero. `rows` are multiples of `lanes`.
+    ///
+    /// # Safety
+    /// `left` is valid for reading pairs of `depth` numbers at each row.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn product_bf16<S: Simd>(
+        &self,
+        simd: S,
+        left: LeftView,
+        depth: usize,
+        panel: &[f32],
+        rows: &[usize],
+        out: &mut [f32],
+        accumulate: bool,
+    ) {
+        assert!(panel.len() >= depth.div_ceil(2) * self.lanes);
+        assert!(rows[rows.len() - 1] + self.lanes <= out.len());
+        for done in (0..depth).step_by(2 * DEPTH) {
+            let panel = panel[done / 2 * self.lanes..].as_ptr();
+            let block = Block {
+                depth: (2 * DEPTH).min(depth - done),
+                left: LeftView {
+                    start: left.start.wrapping_add(done / 2),
+                    ..left
+                },
+                panel,
+                vectors: self.vectors,
+                prefetch: panel,
+                store: Store {
+                    out: out.as_mut_ptr(),
+                    rows,
+                    columns: self.lanes,
+                    accumulate: accumulate || done > 0,
+                    carried: std::ptr::null(),
+                    bias: std::ptr::null(),
+                    residual: std::ptr::null(),
+                },
+            };
+            // SAFETY: the caller vouches for `left`, the rest was checked above.
+            unsafe { block.run::<S, DOT>(simd) };
+        }
     }
 
     /// Hides the keys `first_key..` of `scores: [keys, lanes]` from the queries before them.

@@ -1,12 +1,12 @@
 //! The gradients of a convolution.
 
 use super::patches::{Patches, Run};
-use super::{ConvShape, PackedConv};
+use super::{Algorithm, ConvShape, Form, PackedConv};
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::{Left, Right};
-use crate::gemm::{self, Epilogue, Precision};
+use crate::gemm::{self, Epilogue, PackedMatrix, Precision};
 use crate::tiles::{self, Places};
-use crate::{isa, pool, scratch};
+use crate::{isa, pool, scratch, winograd};
 
 /// The gradient `dx: [B, H, W, I]` of [`forward`](super::forward)'s input from the gradient
 /// `dy: [B, OH, OW, O]` of its output: `dx[b, y, x, i] = Σ weight[o, i, dy, dx] · dy[b, (y + top −
@@ -19,7 +19,7 @@ use crate::{isa, pool, scratch};
 /// When a slice's length does not fit the shape, or the weight was not packed
 /// [for the input gradient](PackedConv::for_input_gradient).
 pub fn backward_input(shape: &ConvShape, dy: &[f32], weight: &PackedConv, dx: &mut [f32]) {
-    weight.check(shape.kernel, shape.out_channels, shape.in_channels, true);
+    weight.check(shape, true);
     assert_eq!(
         dy.len(),
         shape.output_len(),
@@ -30,13 +30,20 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], weight: &PackedConv, dx: &m
         shape.input_len(),
         "an input gradient for {shape:?}"
     );
+    let matrix = match &weight.form {
+        Form::Direct(matrix) => matrix,
+        Form::Winograd(packed) => {
+            let epilogue = Epilogue::default();
+            return winograd::forward(&shape.turned_geometry(), dy, packed, dx, &epilogue);
+        }
+    };
     if shape.is_pointwise() {
         let m = shape.batch * shape.height * shape.width;
-        return gemm::matmul_packed(m, dy, &weight.matrix, dx, &Epilogue::default());
+        return gemm::matmul_packed(m, dy, matrix, dx, &Epilogue::default());
     }
     for phase_row in 0..shape.stride.min(shape.height) {
         for phase_column in 0..shape.stride.min(shape.width) {
-            input_phase(shape, dy, weight, dx, (phase_row, phase_column));
+            input_phase(shape, dy, matrix, dx, (phase_row, phase_column));
         }
     }
 }
@@ -65,7 +72,7 @@ fn phase_taps(shape: &ConvShape, before: usize, phase: usize) -> Vec<(usize, isi
 fn input_phase(
     shape: &ConvShape,
     dy: &[f32],
-    weight: &PackedConv,
+    matrix: &PackedMatrix,
     dx: &mut [f32],
     phase: (usize, usize),
 ) {
@@ -115,10 +122,10 @@ fn input_phase(
     let product = Product {
         m: shape.batch * grid_height * grid_width,
         left_k,
-        right_k: weight.matrix.k(),
+        right_k: matrix.k(),
         left: Left::Patches(&patches),
-        right: weight.matrix.right(),
-        panels: weight.matrix.panels(),
+        right: matrix.right(),
+        panels: matrix.panels(),
         segments: &segments,
         rows: if stride == 1 {
             OutRows::Contiguous
@@ -128,7 +135,7 @@ fn input_phase(
         epilogue: Epilogue::default(),
         accumulate: false,
     };
-    product.run(weight.matrix.isa(), dx);
+    product.run(matrix.isa(), dx);
 }
 
 /// The gradient `dw: [O, I, kh, kw]` of [`forward`](super::forward)'s weight: `dw[o, i, dy, dx] =
@@ -161,6 +168,9 @@ pub fn backward_weight(
     if shape.is_pointwise() {
         return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, precision);
     }
+    if weight_gradient_in_tiles(shape, precision) {
+        return winograd::weight_gradient(&shape.geometry(), x, dy, dw);
+    }
     let taps = shape.kernel * shape.kernel;
     let columns = taps * channels;
     let patches = shape.patches(x);
@@ -187,4 +197,18 @@ pub fn backward_weight(
             }
         });
     });
+}
+
+/// Whether the weight's gradient is worth Winograd's detour: its sums take four times the weight's memory
+/// beside it, and every tile is transformed for both factors.
+fn weight_gradient_in_tiles(shape: &ConvShape, precision: Precision) -> bool {
+    const SUMS: usize = 36 * 768 * 768;
+    let tiles_unit = precision == Precision::Bf16 && isa::active().has_tiles();
+    let sums = 36 * shape.in_channels * shape.out_channels;
+    !tiles_unit
+        && sums <= SUMS
+        && matches!(
+            Algorithm::choose(shape, Precision::F32),
+            Algorithm::Winograd(_)
+        )
 }

@@ -2,16 +2,19 @@
 //! implicit matrix product: the patches under the kernel are the left-hand matrix, gathered block by
 //! block while they are multiplied.
 
+mod algorithm;
 mod backward;
 pub(crate) mod patches;
 
+pub use algorithm::{Algorithm, Tile};
 pub use backward::{backward_input, backward_weight};
 
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::Left;
 use crate::gemm::panels::{PackRow, PackSource};
-use crate::gemm::{self, Epilogue, PackedMatrix, Precision};
+use crate::gemm::{Epilogue, PackedMatrix, Precision};
 use crate::profile;
+use crate::winograd::{self, Geometry, PackedWinograd, Source};
 use patches::{Patches, Run};
 
 /// Rows and columns of zeros around the picture.
@@ -108,6 +111,37 @@ impl ConvShape {
         self.kernel == 1 && self.stride == 1 && self.padding == Padding::default()
     }
 
+    /// What Winograd's algorithm needs to know.
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            batch: self.batch,
+            height: self.height,
+            width: self.width,
+            inputs: self.in_channels,
+            out_height: self.out_height(),
+            out_width: self.out_width(),
+            outputs: self.out_channels,
+            top: self.padding.top as isize,
+            left: self.padding.left as isize,
+        }
+    }
+
+    /// The convolution that makes the input's gradient from the output's.
+    fn turned_geometry(&self) -> Geometry {
+        let last = self.kernel as isize - 1;
+        Geometry {
+            batch: self.batch,
+            height: self.out_height(),
+            width: self.out_width(),
+            inputs: self.out_channels,
+            out_height: self.height,
+            out_width: self.width,
+            outputs: self.in_channels,
+            top: last - self.padding.top as isize,
+            left: last - self.padding.left as isize,
+        }
+    }
+
     /// The patches of the input under the kernel: one row per output pixel, columns through kernel
     /// rows, kernel columns and channels.
     fn patches<'a>(&self, x: &'a [f32]) -> Patches<'a> {
@@ -129,47 +163,68 @@ impl ConvShape {
     }
 }
 
-/// A convolution's weight, packed once; see [`PackedMatrix`].
+/// A convolution's weight, packed once for one [`Algorithm`].
 #[derive(Clone, Debug)]
 pub struct PackedConv {
-    /// `[kernel · kernel · channels, outputs]`.
-    matrix: PackedMatrix,
+    form: Form,
+    kernel: usize,
     /// Channels of the picture that is read: inputs, or outputs for the input gradient.
     channels: usize,
-    kernel: usize,
     for_input_gradient: bool,
     precision: Precision,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// `[kernel · kernel · channels, outputs]`.
+    Direct(PackedMatrix),
+    Winograd(PackedWinograd),
 }
 
 impl PackedConv {
     /// Packs `weight: [O, I, kh, kw]` for [`forward`].
     ///
     /// # Panics
-    /// When `weight` has another length.
+    /// When `weight` has another length, or the algorithm is none for such a kernel.
     pub fn new(
         weight: &[f32],
-        out_channels: usize,
-        in_channels: usize,
-        kernel: usize,
+        (out_channels, in_channels, kernel): (usize, usize, usize),
         precision: Precision,
+        algorithm: Algorithm,
     ) -> Self {
         let taps = kernel * kernel;
         let k = taps * in_channels;
         assert_eq!(weight.len(), out_channels * k, "a weight of [O, I, kh, kw]");
-        let visit = |i| PackRow {
-            row: i % taps * in_channels + i / taps,
-            offset: i,
-        };
-        let source = PackSource {
-            source: weight,
-            stride: k,
-            k,
-            visit,
+        let form = match algorithm {
+            Algorithm::Direct => {
+                let visit = |i| PackRow {
+                    row: i % taps * in_channels + i / taps,
+                    offset: i,
+                };
+                let source = PackSource {
+                    source: weight,
+                    stride: k,
+                    k,
+                    visit,
+                };
+                Form::Direct(PackedMatrix::pack(out_channels, precision, &source))
+            }
+            Algorithm::Winograd(tile) => {
+                assert_eq!(kernel, 3, "Winograd's algorithm is for kernels of 3×3");
+                let source = Source {
+                    weight,
+                    outputs_by: k,
+                    inputs_by: 9,
+                    turned: false,
+                };
+                let channels = (out_channels, in_channels);
+                Form::Winograd(PackedWinograd::pack(tile, channels, precision, source))
+            }
         };
         PackedConv {
-            matrix: PackedMatrix::pack(out_channels, precision, &source),
-            channels: in_channels,
+            form,
             kernel,
+            channels: in_channels,
             for_input_gradient: false,
             precision,
         }
@@ -178,13 +233,12 @@ impl PackedConv {
     /// Packs `weight: [O, I, kh, kw]` for [`backward_input`]: channels exchanged, taps turned round.
     ///
     /// # Panics
-    /// When `weight` has another length.
+    /// As [`PackedConv::new`].
     pub fn for_input_gradient(
         weight: &[f32],
-        out_channels: usize,
-        in_channels: usize,
-        kernel: usize,
+        (out_channels, in_channels, kernel): (usize, usize, usize),
         precision: Precision,
+        algorithm: Algorithm,
     ) -> Self {
         let taps = kernel * kernel;
         assert_eq!(
@@ -192,37 +246,27 @@ impl PackedConv {
             out_channels * in_channels * taps,
             "a weight of [O, I, kh, kw]"
         );
-        let visit = |i| {
-            let (o, tap) = (i / taps, i % taps);
-            let offset = o * in_channels * taps + tap;
-            PackRow {
-                row: (taps - 1 - tap) * out_channels + o,
-                offset,
+        let form = match algorithm {
+            Algorithm::Direct => {
+                let channels = (out_channels, in_channels);
+                Form::Direct(turned_matrix(weight, channels, taps, precision))
             }
-        };
-        // The gradient of a convolution with stride takes taps one by one, so that each must start
-        // on a bf16 pair. Where it does not, the rounded numbers are kept as f32.
-        let rounded: Vec<f32>;
-        let (weight, format) = match precision {
-            Precision::Bf16 if !out_channels.is_multiple_of(2) => {
-                rounded = weight
-                    .iter()
-                    .map(|&x| half::bf16::from_f32(x).to_f32())
-                    .collect();
-                (rounded.as_slice(), Precision::F32)
+            Algorithm::Winograd(tile) => {
+                assert_eq!(kernel, 3, "Winograd's algorithm is for kernels of 3×3");
+                let source = Source {
+                    weight,
+                    outputs_by: 9,
+                    inputs_by: in_channels * 9,
+                    turned: true,
+                };
+                let channels = (in_channels, out_channels);
+                Form::Winograd(PackedWinograd::pack(tile, channels, precision, source))
             }
-            _ => (weight, precision),
-        };
-        let source = PackSource {
-            source: weight,
-            stride: taps,
-            k: taps * out_channels,
-            visit,
         };
         PackedConv {
-            matrix: PackedMatrix::pack(in_channels, format, &source),
-            channels: out_channels,
+            form,
             kernel,
+            channels: out_channels,
             for_input_gradient: true,
             precision,
         }
@@ -235,22 +279,84 @@ impl PackedConv {
 
     /// Memory in bytes.
     pub fn bytes(&self) -> usize {
-        self.matrix.bytes()
+        match &self.form {
+            Form::Direct(matrix) => matrix.bytes(),
+            Form::Winograd(packed) => packed.bytes(),
+        }
     }
 
-    fn check(&self, kernel: usize, channels: usize, outputs: usize, for_input_gradient: bool) {
+    fn outputs(&self) -> usize {
+        match &self.form {
+            Form::Direct(matrix) => matrix.n(),
+            Form::Winograd(packed) => packed.panels.n,
+        }
+    }
+
+    fn algorithm(&self) -> String {
+        match &self.form {
+            Form::Direct(matrix) => matrix.algorithm(),
+            Form::Winograd(packed) => packed.algorithm(),
+        }
+    }
+
+    fn check(&self, shape: &ConvShape, for_input_gradient: bool) {
+        let (reads, writes) = match for_input_gradient {
+            false => (shape.in_channels, shape.out_channels),
+            true => (shape.out_channels, shape.in_channels),
+        };
         assert_eq!(
             (
                 self.kernel,
                 self.channels,
-                self.matrix.n(),
+                self.outputs(),
                 self.for_input_gradient
             ),
-            (kernel, channels, outputs, for_input_gradient),
+            (shape.kernel, reads, writes, for_input_gradient),
             "the weight was packed for another convolution (kernel, channels read and written, \
              for the input gradient)"
         );
+        let winograd = matches!(self.form, Form::Winograd(_));
+        assert!(
+            !winograd || shape.stride == 1,
+            "a weight packed for stride 1, used with stride {}",
+            shape.stride
+        );
     }
+}
+
+/// The taps one by one from the last, their channels exchanged: `[taps · O, I]`.
+fn turned_matrix(
+    weight: &[f32],
+    (out_channels, in_channels): (usize, usize),
+    taps: usize,
+    precision: Precision,
+) -> PackedMatrix {
+    let visit = |i| {
+        let (o, tap) = (i / taps, i % taps);
+        let offset = o * in_channels * taps + tap;
+        PackRow {
+            row: (taps - 1 - tap) * out_channels + o,
+            offset,
+        }
+    };
+    // The gradient of a convolution with stride takes taps one by one, so that each must start
+    // on a bf16 pair. Where it does not, the rounded numbers are kept as f32.
+    let rounded: Vec<f32>;
+    let (weight, format) = match precision {
+        Precision::Bf16 if !out_channels.is_multiple_of(2) => {
+            let round = |&x: &f32| half::bf16::from_f32(x).to_f32();
+            rounded = weight.iter().map(round).collect();
+            (rounded.as_slice(), Precision::F32)
+        }
+        _ => (weight, precision),
+    };
+    let source = PackSource {
+        source: weight,
+        stride: taps,
+        k: taps * out_channels,
+        visit,
+    };
+    PackedMatrix::pack(in_channels, format, &source)
 }
 
 /// `out: [B, OH, OW, O] = conv(x) + bias + residual`, where `conv(x)[b, y, x, o] =
@@ -265,13 +371,10 @@ pub fn forward(
     out: &mut [f32],
     epilogue: &Epilogue,
 ) {
-    weight.check(shape.kernel, shape.in_channels, shape.out_channels, false);
+    weight.check(shape, false);
     assert_eq!(x.len(), shape.input_len(), "an input for {shape:?}");
     assert_eq!(out.len(), shape.output_len(), "an output for {shape:?}");
     let m = shape.batch * shape.out_height() * shape.out_width();
-    if shape.is_pointwise() {
-        return gemm::matmul_packed(m, x, &weight.matrix, out, epilogue);
-    }
     epilogue.check(m, shape.out_channels);
     let _note = profile::note(|| {
         let ConvShape {
@@ -286,17 +389,34 @@ pub fn forward(
         } = *shape;
         let flops = 2.0 * (m * o) as f64 * (i * kernel * kernel) as f64;
         let name = format!("conv {kernel}×{kernel}/{stride} {batch}×{height}×{width} {i}→{o}");
-        (name, weight.matrix.algorithm(), flops)
+        (name, weight.algorithm(), flops)
     });
-    let k = weight.matrix.k();
-    let patches = shape.patches(x);
+    match &weight.form {
+        Form::Direct(matrix) => direct(shape, x, matrix, out, epilogue),
+        Form::Winograd(packed) => winograd::forward(&shape.geometry(), x, packed, out, epilogue),
+    }
+}
+
+/// The product of the patches with the weight.
+fn direct(
+    shape: &ConvShape,
+    x: &[f32],
+    matrix: &PackedMatrix,
+    out: &mut [f32],
+    epilogue: &Epilogue,
+) {
+    let m = shape.batch * shape.out_height() * shape.out_width();
+    let (k, patches) = (matrix.k(), shape.patches(x));
     let product = Product {
         m,
         left_k: k,
         right_k: k,
-        left: Left::Patches(&patches),
-        right: weight.matrix.right(),
-        panels: weight.matrix.panels(),
+        left: match shape.is_pointwise() {
+            true => Left::Rows(x),
+            false => Left::Patches(&patches),
+        },
+        right: matrix.right(),
+        panels: matrix.panels(),
         segments: &[Segment {
             left: 0,
             right: 0,
@@ -306,5 +426,5 @@ pub fn forward(
         epilogue: *epilogue,
         accumulate: false,
     };
-    product.run(weight.matrix.isa(), out);
+    product.run(matrix.isa(), out);
 }

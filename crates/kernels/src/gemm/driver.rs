@@ -2,20 +2,25 @@
 
 use super::Epilogue;
 use super::operands::{Left, Right, Window};
-use super::panels::Panels;
-use super::tile::{self, Block, Store};
+use super::panels::{Panel, Panels};
+use super::tile::{self, Block, LeftView, Store};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::pool::{self, SharedMut};
 use crate::scratch;
 use crate::tiles;
 
-/// Steps of the sum per pass over a panel: 128 steps × 64 columns × 4 bytes = 32 KiB, two thirds of
-/// the first-level cache; a step is one f32 or a pair of bf16.
-const CHUNK_STEPS: usize = 128;
+/// Steps of the sum per pass over a panel: 160 steps × 64 columns × 4 bytes = 40 KiB, about the
+/// first-level cache, and whole passes for 320, 640 and 1280 channels; a step is one f32 or a pair of
+/// bf16. Between 96 and 256 the length hardly matters.
+pub(crate) const CHUNK_STEPS: usize = 160;
 
 /// Rows per task: 192 rows × 128 steps × 4 bytes = 96 KiB of left-hand numbers in the second-level
 /// cache, and enough rows to pay for reading (or packing) a panel.
 const BLOCK_ROWS: usize = 192;
+
+/// Bytes of a block of left-hand numbers that is rounded to bf16 for all panels: three quarters of the
+/// second-level cache.
+const ROUNDED_BYTES: usize = 768 << 10;
 
 /// Products below this many multiply-adds run on the calling thread (tens of microseconds, the
 /// order of waking another one).
@@ -74,9 +79,9 @@ impl Product<'_> {
         if isa.has_tiles() && tiles::run(self, out) {
             return;
         }
-        let plan = self.plan();
-        let out = SharedMut::new(out);
         let format = self.right.format(isa.has_bf16_dot());
+        let plan = self.plan(format);
+        let out = SharedMut::new(out);
         let task = |index: usize| {
             // Neighbouring tasks share panels.
             let (group, block) = (index / plan.blocks, index % plan.blocks);
@@ -106,12 +111,22 @@ impl Product<'_> {
         }
     }
 
+    /// Whether each panel is multiplied to its end before the next one, its sums staying in a cache: where
+    /// the left-hand rows lie whole. Patches are gathered piece by piece instead, each piece for all panels.
+    fn by_panels(&self) -> bool {
+        matches!(self.left, Left::Rows(_)) && self.right.is_packed() && self.segments.len() == 1
+    }
+
     /// Cuts rows and columns, never the sum: results do not depend on the number of threads.
-    fn plan(&self) -> Plan {
+    fn plan(&self, format: usize) -> Plan {
         let depth: usize = self.segments.iter().map(|s| s.len).sum();
         let parallel = self.m * self.panels.n * depth.max(1) >= PARALLEL_WORK;
         let threads = if parallel { pool::threads() } else { 1 };
-        let mut blocks = self.m.div_ceil(BLOCK_ROWS);
+        let most_rows = match format == tile::DOT && self.by_panels() {
+            true => (ROUNDED_BYTES / (2 * depth.max(1))).clamp(24, BLOCK_ROWS),
+            false => BLOCK_ROWS,
+        };
+        let mut blocks = self.m.div_ceil(most_rows);
         if threads > 1 && blocks * self.panels.count < threads {
             blocks = threads.min(self.m.div_ceil(6));
         } else if blocks >= threads && blocks < 8 * threads {
@@ -160,9 +175,15 @@ impl Kernel for Task<'_> {
             .unwrap_or(0)
             .min(chunk);
         let dot = self.format == tile::DOT;
-        let left_scratch = product.left.scratch(self.rows, widest, dot);
-        let right_scratch = match product.right.is_packed() {
-            true => 0,
+        let by_panels = product.by_panels();
+        let depth = match by_panels {
+            true => product.segments[0].len,
+            false => widest,
+        };
+        let left_scratch = product.left.scratch(self.rows, depth, dot);
+        // A panel of the right-hand matrix, or a panel's sums.
+        let right_scratch = match by_panels {
+            true => self.rows * S::TILE_VECTORS * S::LANES,
             false => widest * S::TILE_VECTORS * S::LANES,
         };
         // Scratch numbers keep their cache-line alignment when cut at a multiple of 16.
@@ -170,34 +191,109 @@ impl Kernel for Task<'_> {
         let mut places = [0; BLOCK_ROWS + 6];
         let mut scratch = scratch::lease(left_scratch + right_scratch);
         let (left, right) = scratch.split_at_mut(left_scratch);
-        self.multiply(simd, chunk, left, right, &mut places[..self.rows]);
-    }
-}
-
-impl Task<'_> {
-    #[inline(always)]
-    fn multiply<S: Simd>(
-        &self,
-        simd: S,
-        chunk: usize,
-        left_scratch: &mut [f32],
-        right_scratch: &mut [f32],
-        places: &mut [usize],
-    ) {
-        let product = self.product;
+        let places = &mut places[..self.rows];
         let n = product.panels.n;
-        let dot = self.format == tile::DOT;
         for (i, place) in places.iter_mut().enumerate() {
             *place = n * match product.rows {
                 OutRows::Contiguous => self.row + i,
                 OutRows::Mapped(map) => map(self.row + i),
             };
         }
+        if by_panels {
+            self.by_panels(simd, chunk, left, right, places);
+        } else {
+            self.by_pieces(simd, chunk, left, right, places);
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Panel after panel, each over the whole sum.
+    #[inline(always)]
+    fn by_panels<S: Simd>(
+        &self,
+        simd: S,
+        chunk: usize,
+        left_scratch: &mut [f32],
+        sums: &mut [f32],
+        places: &[usize],
+    ) {
+        let product = self.product;
+        let segment = product.segments[0];
+        let dot = self.format == tile::DOT;
+        let window = Window {
+            row: self.row,
+            rows: self.rows,
+            column: segment.left,
+            columns: segment.len,
+        };
+        let (m, k) = (product.m, product.left_k);
+        let left = product.left.view(simd, m, k, window, dot, left_scratch);
+        let piece = piece(segment.len, chunk);
+        let mut sum_rows = [0; BLOCK_ROWS + 6];
+        let sum_rows = &mut sum_rows[..self.rows];
+        for index in self.panels.0..self.panels.1 {
+            let panel = product.panels.get(index);
+            for (i, row) in sum_rows.iter_mut().enumerate() {
+                *row = i * panel.width;
+            }
+            let mut at = 0;
+            loop {
+                let depth = piece.min(segment.len - at);
+                let last = at + depth == segment.len;
+                let epilogue = self.store(panel, places, true);
+                let carried = match at > 0 {
+                    true => sums.as_ptr(),
+                    false => std::ptr::null(),
+                };
+                let store = match last {
+                    true => Store {
+                        carried,
+                        ..epilogue
+                    },
+                    false => Store {
+                        out: sums.as_mut_ptr(),
+                        rows: sum_rows,
+                        columns: panel.width,
+                        accumulate: at > 0,
+                        carried: std::ptr::null(),
+                        bias: std::ptr::null(),
+                        residual: std::ptr::null(),
+                    },
+                };
+                let start = left.start.wrapping_add(if dot { at / 2 } else { at });
+                let rows = (segment.right + at, depth);
+                let panels = &product.panels;
+                let packed =
+                    product
+                        .right
+                        .panel(simd, panels, product.right_k, panel, rows, &mut []);
+                let view = LeftView { start, ..left };
+                // SAFETY: as in `by_pieces`; `sums` has whole vectors for each row.
+                unsafe { self.block(simd, depth, view, packed, panel, store) }
+                at += depth;
+                if last {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Piece after piece of the sum, each for all panels.
+    #[inline(always)]
+    fn by_pieces<S: Simd>(
+        &self,
+        simd: S,
+        chunk: usize,
+        left_scratch: &mut [f32],
+        right_scratch: &mut [f32],
+        places: &[usize],
+    ) {
+        let product = self.product;
+        let dot = self.format == tile::DOT;
         let mut first = true;
         for segment in product.segments {
-            let pieces = segment.len.div_ceil(chunk).max(1);
-            // Equal pieces, even so that bf16 pairs stay together.
-            let piece = segment.len.div_ceil(pieces).next_multiple_of(2);
+            let piece = piece(segment.len, chunk);
             let mut at = 0;
             while at < segment.len || (first && segment.len == 0) {
                 let depth = piece.min(segment.len - at);
@@ -207,11 +303,9 @@ impl Task<'_> {
                     column: segment.left + at,
                     columns: depth,
                 };
-                let view =
-                    product
-                        .left
-                        .view(simd, product.m, product.left_k, window, dot, left_scratch);
-                let depths = (segment.right + at, depth);
+                let (m, k) = (product.m, product.left_k);
+                let view = product.left.view(simd, m, k, window, dot, left_scratch);
+                let rows = (segment.right + at, depth);
                 for index in self.panels.0..self.panels.1 {
                     let panel = product.panels.get(index);
                     let packed = product.right.panel(
@@ -219,45 +313,77 @@ impl Task<'_> {
                         &product.panels,
                         product.right_k,
                         panel,
-                        depths,
+                        rows,
                         right_scratch,
                     );
-                    let pointer = |x: Option<&[f32]>, start: usize| {
-                        x.filter(|_| first)
-                            .map_or(std::ptr::null(), |x| x[start..].as_ptr())
-                    };
-                    let block = Block {
-                        depth,
-                        left: view,
-                        panel: packed,
-                        vectors: panel.vectors,
-                        // A packed matrix goes on with this panel's next rows, or the next panel.
-                        prefetch: packed.wrapping_add(depth * panel.width),
-                        store: Store {
-                            out: self.out.pointer(panel.start),
-                            rows: places,
-                            columns: panel.columns,
-                            accumulate: product.accumulate || !first,
-                            bias: pointer(product.epilogue.bias, panel.start),
-                            residual: pointer(product.epilogue.residual, panel.start),
-                        },
-                    };
+                    let store = self.store(panel, places, first);
                     // SAFETY: the operands gave `rows × depth` and `depth × width` numbers, the
                     // lengths of `out`, `bias` and `residual` were checked by whoever made the
                     // product, and its tasks have different rows or columns.
-                    unsafe {
-                        match self.format {
-                            tile::F32 => block.run::<S, { tile::F32 }>(simd),
-                            tile::DOT if S::HAS_BF16_DOT => {
-                                block.run::<S, { tile::DOT }>(simd);
-                            }
-                            _ => block.run::<S, { tile::WIDENED }>(simd),
-                        }
-                    }
+                    unsafe { self.block(simd, depth, view, packed, panel, store) }
                 }
                 first = false;
                 at += depth.max(1);
             }
         }
     }
+
+    /// Where a panel's sums go; the `first` ones with bias and residual, later ones on top.
+    #[inline(always)]
+    fn store<'a>(&self, panel: Panel, places: &'a [usize], first: bool) -> Store<'a> {
+        let product = self.product;
+        let pointer = |x: Option<&[f32]>| {
+            x.filter(|_| first)
+                .map_or(std::ptr::null(), |x| x[panel.start..].as_ptr())
+        };
+        Store {
+            out: self.out.pointer(panel.start),
+            rows: places,
+            columns: panel.columns,
+            accumulate: product.accumulate || !first,
+            carried: std::ptr::null(),
+            bias: pointer(product.epilogue.bias),
+            residual: pointer(product.epilogue.residual),
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn block<S: Simd>(
+        &self,
+        simd: S,
+        depth: usize,
+        left: LeftView,
+        packed: *const f32,
+        panel: Panel,
+        store: Store,
+    ) {
+        let steps = match self.format {
+            tile::F32 => depth,
+            _ => depth.div_ceil(2),
+        };
+        let block = Block {
+            depth,
+            left,
+            panel: packed,
+            vectors: panel.vectors,
+            // A packed matrix goes on with this panel's next rows, or the next panel.
+            prefetch: packed.wrapping_add(steps * panel.width),
+            store,
+        };
+        // SAFETY: passed on.
+        unsafe {
+            match self.format {
+                tile::F32 => block.run::<S, { tile::F32 }>(simd),
+                tile::DOT if S::HAS_BF16_DOT => block.run::<S, { tile::DOT }>(simd),
+                _ => block.run::<S, { tile::WIDENED }>(simd),
+            }
+        }
+    }
+}
+
+/// Equal pieces of at most `chunk` numbers, even so that bf16 pairs stay together.
+fn piece(len: usize, chunk: usize) -> usize {
+    len.div_ceil(len.div_ceil(chunk).max(1)).next_multiple_of(2)
 }

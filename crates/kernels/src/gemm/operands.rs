@@ -66,10 +66,10 @@ pub(crate) unsafe fn copy<S: Simd>(simd: S, from: *const f32, to: *mut f32, len:
 impl Left<'_> {
     /// Scratch numbers that [`Left::view`] needs for `rows × depth`.
     pub fn scratch(&self, rows: usize, depth: usize, dot: bool) -> usize {
-        if dot {
-            rows * depth.div_ceil(2) + depth + 16
-        } else {
-            rows * depth
+        match self {
+            _ if dot => rows * depth.div_ceil(2) + depth + 16,
+            Left::Rows(_) => 0,
+            _ => rows * depth,
         }
     }
 

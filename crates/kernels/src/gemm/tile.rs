@@ -31,6 +31,8 @@ pub(crate) struct Store<'a> {
     pub columns: usize,
     /// Add to what `out` has.
     pub accumulate: bool,
+    /// Sums of earlier steps, added to these: for each row of the block the panel's vectors; or null.
+    pub carried: *const f32,
     /// The panel's biases, or null.
     pub bias: *const f32,
     /// Added at the same places as `out`, or null.
@@ -56,7 +58,7 @@ impl Block<'_> {
     /// # Safety
     /// The left view is valid for reading `rows × depth` numbers, the panel for `depth × width`
     /// ([`WIDENED`], [`DOT`]: pairs, an odd depth rounded up), `out`, `bias` and `residual` at every
-    /// row's `columns`. The rows of `out` are nobody else's. With [`DOT`], `simd` has it.
+    /// row's `columns`, `carried` for `rows × width`. The rows of `out` are nobody else's. With [`DOT`], `simd` has it.
     #[inline(always)]
     pub unsafe fn run<S: Simd, const FORMAT: usize>(&self, simd: S) {
         debug_assert!((1..=S::TILE_VECTORS).contains(&self.vectors));
@@ -241,7 +243,18 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
         debug_assert!(store.columns <= V * S::LANES && store.columns > (V - 1) * S::LANES);
         // SAFETY: the caller vouches for `columns` numbers at each row of `out` and `residual`, and
         // of `bias`.
-        unsafe { store.put(simd, &store.rows[self.row..], sums) }
+        unsafe {
+            if !store.carried.is_null() {
+                let carried = store.carried.add(self.row * V * S::LANES);
+                for r in 0..R {
+                    for v in 0..V {
+                        let carried = simd.load_raw(carried.add((r * V + v) * S::LANES));
+                        sums[r][v] = simd.add(sums[r][v], carried);
+                    }
+                }
+            }
+            store.put(simd, &store.rows[self.row..], sums)
+        }
     }
 }
 

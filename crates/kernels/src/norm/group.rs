@@ -36,6 +36,19 @@ impl GroupNormShape {
         );
     }
 
+    fn note(&self, what: &str) -> Option<profile::Note> {
+        let GroupNormShape {
+            batch,
+            spatial,
+            channels,
+            ..
+        } = *self;
+        profile::note(|| {
+            let name = format!("{what} {batch}×{spatial}×{channels}");
+            (name, isa::active().to_string(), 0.0)
+        })
+    }
+
     /// Rows per task and tasks per sample.
     fn blocks(&self) -> (usize, usize) {
         let block = row_block(self.channels);
@@ -75,6 +88,40 @@ pub fn group_norm(
     out: &mut [f32],
     stats: &mut [f32],
 ) {
+    group_norm_stats(shape, eps, x, stats);
+    group_norm_apply(shape, stats, x, gamma, beta, silu, out);
+}
+
+/// The first half of [`group_norm`]: fills `stats: [batch, groups, 2]` with the mean and
+/// 1/√(variance + eps) of each group.
+///
+/// # Panics
+/// As there.
+pub fn group_norm_stats(shape: &GroupNormShape, eps: f32, x: &[f32], stats: &mut [f32]) {
+    shape.check();
+    assert_eq!(x.len(), shape.len());
+    assert_eq!(stats.len(), shape.batch * shape.groups * 2);
+    if x.is_empty() {
+        return;
+    }
+    let _note = shape.note("group norm moments");
+    moments(shape, eps, x, stats);
+}
+
+/// The second half of [`group_norm`], for any of a sample's places: `shape` is theirs, `stats` are those of
+/// all its places.
+///
+/// # Panics
+/// As there.
+pub fn group_norm_apply(
+    shape: &GroupNormShape,
+    stats: &[f32],
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    silu: bool,
+    out: &mut [f32],
+) {
     shape.check();
     let GroupNormShape {
         batch,
@@ -85,17 +132,7 @@ pub fn group_norm(
     assert_eq!((x.len(), out.len()), (shape.len(), shape.len()));
     assert_eq!((gamma.len(), beta.len()), (channels, channels));
     assert_eq!(stats.len(), batch * groups * 2);
-    if x.is_empty() {
-        return;
-    }
-    let _note = profile::note(|| {
-        (
-            format!("group norm {batch}×{}×{channels}", shape.spatial),
-            isa::active().to_string(),
-            0.0,
-        )
-    });
-    moments(shape, eps, x, stats);
+    let _note = shape.note("group norm");
 
     // Per sample: each channel's mean and rstd·gamma.
     let mut affine = vec![0.0; batch * 2 * channels];

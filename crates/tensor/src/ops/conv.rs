@@ -50,7 +50,7 @@ impl Tensor {
         let rows = out_shape[..3].iter().product();
 
         let bias = bias.map(Parameter::value);
-        let packed = weight.forward();
+        let packed = weight.forward(Some(&shape));
         let mut out = Tensor::output(&out_shape, |out| {
             let epilogue = Epilogue {
                 bias: bias.as_ref().map(Tensor::as_slice),
@@ -70,7 +70,7 @@ impl Tensor {
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
-                let packed = weight.for_input_gradient();
+                let packed = weight.for_input_gradient(Some(&shape));
                 Tensor::output(x.shape(), |dx| {
                     conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
                 })
@@ -87,7 +87,7 @@ impl Tensor {
     }
 }
 
-fn as_conv(packed: &Packed) -> &PackedConv {
+pub(super) fn as_conv(packed: &Packed) -> &PackedConv {
     match packed {
         Packed::Conv(conv) => conv,
         Packed::Matrix(_) => panic!("a matrix given to a convolution"),

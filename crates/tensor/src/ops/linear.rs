@@ -24,7 +24,7 @@ impl Tensor {
             *last = outputs;
         }
         let bias = bias.map(Parameter::value);
-        let packed = weight.forward();
+        let packed = weight.forward(None);
         let mut out = Tensor::output(&shape, |out| {
             let epilogue = Epilogue {
                 bias: bias.as_ref().map(Tensor::as_slice),
@@ -44,7 +44,7 @@ impl Tensor {
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
-                let packed = weight.for_input_gradient();
+                let packed = weight.for_input_gradient(None);
                 Tensor::output(x.shape(), |dx| {
                     let epilogue = Epilogue::default();
                     matmul_packed(rows, dy.as_slice(), as_matrix(&packed), dx, &epilogue);

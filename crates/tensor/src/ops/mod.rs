@@ -2,8 +2,11 @@
 
 mod attention;
 mod conv;
+mod conv_bands;
 mod elementwise;
 mod layout;
 mod linear;
 mod norm;
 mod resample;
+
+pub use conv_bands::{BandedConv, Before, Residual};

@@ -10,14 +10,20 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use velatura_kernels::elementwise::all_finite;
+use velatura_kernels::pool::parallel_chunks_mut;
 
 use crate::error::{Error, Result};
+
+/// Numbers that one thread converts at a time: 256 KiB of f32, which are checked while they are in its cache.
+const PIECE: usize = 1 << 16;
 
 /// The specification's limit on the header, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
@@ -179,14 +185,30 @@ impl TensorView<'_> {
     ///
     /// The numbers are not f32, f16 or bf16, or one of them is NaN or infinite.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
-        let values: Vec<f32> = match self.dtype {
-            Dtype::F32 => from_le_bytes(self.bytes, f32::from_le_bytes),
-            // Converted in one sweep, which the processor has instructions for.
-            Dtype::F16 => {
-                let values: Vec<f16> = from_le_bytes(self.bytes, f16::from_le_bytes);
-                values.to_f32_vec()
-            }
-            Dtype::BF16 => from_le_bytes(self.bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        let mut values = vec![0.0; self.shape.iter().product()];
+        self.read_f32(&mut values)?;
+        Ok(values)
+    }
+
+    /// As [`TensorView::to_f32`], into memory that is there already, on all threads.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// When `values` has not as many places as the tensor has numbers.
+    pub fn read_f32(&self, values: &mut [f32]) -> Result<()> {
+        let (size, convert): (_, fn(&[u8], &mut [f32])) = match self.dtype {
+            Dtype::F32 => (4, |bytes, values| {
+                let (numbers, _) = bytes.as_chunks();
+                for (value, &number) in values.iter_mut().zip(numbers) {
+                    *value = f32::from_le_bytes(number);
+                }
+            }),
+            Dtype::F16 => (2, |bytes, values| widen(bytes, values, f16::from_le_bytes)),
+            Dtype::BF16 => (2, |bytes, values| widen(bytes, values, bf16::from_le_bytes)),
             other => {
                 return Err(Error::tensor(
                     self.name,
@@ -196,21 +218,48 @@ impl TensorView<'_> {
                 .in_file(self.file));
             }
         };
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            let count = values.iter().filter(|value| !value.is_finite()).count();
-            return Err(Error::tensor(
-                self.name,
-                "finite numbers",
-                format!(
-                    "{} at index {index} of {} ({count} such in all); the checkpoint is damaged or its training diverged",
-                    values[index],
-                    values.len()
-                ),
-            )
-            .in_file(self.file));
+        assert_eq!(
+            self.bytes.len(),
+            values.len() * size,
+            "room for {}",
+            self.name
+        );
+        let finite = AtomicBool::new(true);
+        parallel_chunks_mut(values, PIECE, |i, values| {
+            convert(
+                &self.bytes[i * PIECE * size..][..values.len() * size],
+                values,
+            );
+            if !all_finite(values) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        });
+        if !finite.into_inner() {
+            return Err(self.not_finite(values));
         }
         self.forget();
-        Ok(values)
+        Ok(())
+    }
+
+    /// Says which of the numbers are none.
+    fn not_finite(&self, values: &[f32]) -> Error {
+        let wrong = || {
+            values
+                .iter()
+                .enumerate()
+                .filter(|(_, value)| !value.is_finite())
+        };
+        let (index, value) = wrong().next().unwrap_or((0, &0.0));
+        Error::tensor(
+            self.name,
+            "finite numbers",
+            format!(
+                "{value} at index {index} of {} ({} such in all); the checkpoint is damaged or its training diverged",
+                values.len(),
+                wrong().count()
+            ),
+        )
+        .in_file(self.file)
     }
 
     /// Gives the pages of these numbers back: they have been read, and would otherwise count as this program's
@@ -227,10 +276,21 @@ impl TensorView<'_> {
     }
 }
 
-/// Reads numbers of `N` bytes each.
-fn from_le_bytes<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
-    let (numbers, _) = bytes.as_chunks::<N>();
-    numbers.iter().map(|&number| convert(number)).collect()
+/// Converts numbers of 16 bits a few at a time, which the processor has instructions for.
+fn widen<T: Copy + Default>(bytes: &[u8], values: &mut [f32], parse: fn([u8; 2]) -> T)
+where
+    [T]: HalfFloatSliceExt,
+{
+    const FEW: usize = 256;
+    let mut few = [T::default(); FEW];
+    let (numbers, _) = bytes.as_chunks();
+    for (numbers, values) in numbers.chunks(FEW).zip(values.chunks_mut(FEW)) {
+        let few = &mut few[..numbers.len()];
+        for (x, &number) in few.iter_mut().zip(numbers) {
+            *x = parse(number);
+        }
+        few.convert_to_f32_slice(values);
+    }
 }
 
 /// Checks everything that is believed later. Returns where the data begin, and what the header says.

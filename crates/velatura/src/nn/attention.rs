@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use velatura_tensor::Tensor;
 
-use super::{Linear, watch};
+use super::{Condition, Linear, watch};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -76,16 +76,17 @@ impl Attention {
 
     /// From x `[B, S, C]` to itself.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_to(x, x)
+        self.attend(x, self.k.forward(x), self.v.forward(x))
     }
 
     /// From x `[B, S, C]` to `context` `[B, T, D]`: `[B, S, C]`.
-    pub fn forward_to(&self, x: &Tensor, context: &Tensor) -> Tensor {
-        let (q, k, v) = (
-            self.q.forward(x),
-            self.k.forward(context),
-            self.v.forward(context),
-        );
+    pub fn forward_to(&self, x: &Tensor, context: &Condition) -> Tensor {
+        self.attend(x, context.project(&self.k), context.project(&self.v))
+    }
+
+    /// From x to what keys and values, `[B, T, C]`, were made of.
+    fn attend(&self, x: &Tensor, k: Tensor, v: Tensor) -> Tensor {
+        let q = self.q.forward(x);
         let mixed = watch(
             &self.path,
             q.attention(&k, &v, self.heads, self.causal, self.q.precision()),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use velatura_tensor::{Padding, Parameter, Precision, Tensor, Weight};
+use velatura_tensor::{
+    BandedConv, Before, Padding, Parameter, Precision, Residual, Tensor, Weight,
+};
 
 use super::{Adapter, watch};
 use crate::Result;
@@ -34,6 +36,11 @@ impl Linear {
         Self::with(w, inputs, outputs, Init::Normal(std), Some(Init::Zeros))
     }
 
+    /// Where its weights stand in the checkpoint.
+    pub fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
     /// The number format of its products.
     pub fn precision(&self) -> Precision {
         self.weight.precision()
@@ -47,7 +54,7 @@ impl Linear {
         bias: Option<Init>,
     ) -> Result<Self> {
         Ok(Linear {
-            weight: w.weight("weight", &[outputs, inputs], weight)?,
+            weight: w.weight("weight", [outputs, inputs], weight)?,
             bias: bias
                 .map(|init| w.parameter("bias", &[outputs], init))
                 .transpose()?,
@@ -99,7 +106,13 @@ impl Conv2d {
     ) -> Result<Self> {
         let init = Init::torch(inputs * kernel * kernel);
         Ok(Conv2d {
-            weight: w.weight("weight", &[outputs, inputs, kernel, kernel], init)?,
+            weight: w.conv_weight(
+                "weight",
+                [outputs, inputs, kernel, kernel],
+                stride,
+                padding,
+                init,
+            )?,
             bias: w.parameter("bias", &[outputs], init)?,
             adapter: (kernel == 1 && stride == 1)
                 .then(|| w.adapter(&[outputs, inputs, 1, 1]))
@@ -113,6 +126,56 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding);
         watch(&self.path, adapted(y, x, self.adapter.as_ref()))
+    }
+}
+
+/// A 3×3 convolution with what stands before and behind it: a large picture then needs no memory for what is
+/// between them (see [`BandedConv`]).
+impl Conv2d {
+    /// What this convolution of 1×1 makes of x, to be added to what another one makes.
+    pub fn residual(&self, x: &Tensor) -> Residual<'_> {
+        match self.adapter {
+            Some(_) => Residual {
+                x: self.forward(x),
+                projection: None,
+            },
+            None => Residual {
+                x: x.clone(),
+                projection: Some((&self.weight, &self.bias)),
+            },
+        }
+    }
+
+    /// x `[B, H, W, I]`, normalised, through SiLU, convolved, plus `residual`.
+    pub fn forward_normed(
+        &self,
+        norm: &GroupNorm,
+        x: Tensor,
+        residual: Option<Residual>,
+    ) -> Tensor {
+        let before = Before::NormSilu {
+            groups: norm.groups,
+            eps: norm.eps,
+            gamma: &norm.weight,
+            beta: &norm.bias,
+        };
+        self.forward_banded(before, x, residual)
+    }
+
+    /// x `[B, H, W, I]`, each place four times, convolved: `[B, 2H, 2W, O]`.
+    pub fn forward_upsampled(&self, x: Tensor) -> Tensor {
+        self.forward_banded(Before::Upsample, x, None)
+    }
+
+    fn forward_banded(&self, before: Before, x: Tensor, residual: Option<Residual>) -> Tensor {
+        let (weight, bias) = (&self.weight, &self.bias);
+        let conv = BandedConv {
+            before,
+            weight,
+            bias,
+            residual,
+        };
+        watch(&self.path, conv.forward(x))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod adapter;
 mod attention;
+mod condition;
 mod finite;
 mod layers;
 mod resnet;
@@ -10,6 +11,7 @@ mod time;
 
 pub use adapter::{Adaptation, Adapter};
 pub use attention::{Attention, AttentionSizes, FeedForward};
+pub use condition::Condition;
 pub use finite::{check_finite, watch};
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
 pub use resnet::{Downsample, ResnetBlock, ResnetSizes, Upsample};

@@ -1,8 +1,8 @@
 //! The residual block of UNet and VAE, and the two that change the resolution.
 
-use velatura_tensor::{Padding, Tensor};
+use velatura_tensor::{Padding, Residual, Tensor};
 
-use super::{Conv2d, GroupNorm, Linear};
+use super::{Condition, Conv2d, GroupNorm, Linear};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -53,16 +53,19 @@ impl ResnetBlock {
     }
 
     /// x `[B, H, W, I]`, `time` `[B, T]`, with its SiLU already applied: `[B, H, W, O]`.
-    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
-        let mut h = self.conv1.forward(&self.norm1.forward_silu(x));
+    pub fn forward(&self, x: &Tensor, time: Option<&Condition>) -> Tensor {
+        let mut h = self.conv1.forward_normed(&self.norm1, x.clone(), None);
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
-            h = h.add_channels(&proj.forward(time));
+            h = h.add_channels(&time.project(proj));
         }
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h));
-        match &self.conv_shortcut {
-            Some(conv) => h.add(&conv.forward(x)),
-            None => h.add(x),
-        }
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => conv.residual(x),
+            None => Residual {
+                x: x.clone(),
+                projection: None,
+            },
+        };
+        self.conv2.forward_normed(&self.norm2, h, Some(shortcut))
     }
 }
 
@@ -107,7 +110,7 @@ impl Upsample {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_to(x, 2 * x.dim(1), 2 * x.dim(2))
+        self.conv.forward_upsampled(x.clone())
     }
 
     /// To `height` × `width`, each twice the input's or one less: where an odd size was halved, rounding up,

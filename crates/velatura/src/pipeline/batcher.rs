@@ -8,6 +8,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use velatura_tensor::Tensor;
 
+use crate::unet::Question;
+
 /// Where the questions of several samplers come together. Whoever is on the way has a [`Seat`]; when everyone at latents
 /// of one shape has asked, the one that asked last runs the model once for all of them.
 #[derive(Default)]
@@ -20,7 +22,8 @@ pub struct Batcher {
 struct Table {
     /// The shape that each one's latents have, by the number of the seat.
     seats: BTreeMap<usize, Shape>,
-    questions: Vec<Question>,
+    /// By the number of the seat, too.
+    questions: Vec<(usize, Question)>,
     /// Nothing where the model panicked.
     answers: BTreeMap<usize, Option<Tensor>>,
     next: usize,
@@ -28,14 +31,6 @@ struct Table {
 
 /// Height, width and channels.
 type Shape = [usize; 3];
-
-#[derive(Clone)]
-struct Question {
-    seat: usize,
-    x: Tensor,
-    timesteps: Vec<f32>,
-    context: Tensor,
-}
 
 /// A sampler's place, from its first step to its last: the others wait for its questions.
 pub(super) struct Seat<'a> {
@@ -65,42 +60,35 @@ impl Batcher {
 }
 
 impl Seat<'_> {
-    /// What `model` says to x `[B, h, w, C]`, B timesteps and context `[B, S, D]`, in one batch with what the others at
-    /// the table ask. Waits until all of them have asked. Each sample's answer depends on that sample alone.
+    /// What `model` answers, in one batch with what the others at the table ask. Waits until all of them have asked. `model`
+    /// has one answer for each question, which depends on that question alone.
     pub(super) fn ask(
         &self,
-        model: impl Fn(&Tensor, &[f32], &Tensor) -> Tensor,
-        x: &Tensor,
-        timesteps: &[f32],
-        context: &Tensor,
+        model: impl Fn(&[Question]) -> Vec<Tensor>,
+        question: Question,
     ) -> Tensor {
+        let alone = || model(std::slice::from_ref(&question)).remove(0);
         let mut table = self.batcher.lock();
-        if table.others(self).next().is_none() {
+        if table.others(self) == 0 {
             drop(table);
-            return model(x, timesteps, context);
+            return alone();
         }
-        table.questions.push(Question {
-            seat: self.number,
-            x: x.clone(),
-            timesteps: timesteps.to_vec(),
-            context: context.clone(),
-        });
+        table.questions.push((self.number, question.clone()));
         loop {
             if let Some(answer) = table.answers.remove(&self.number) {
                 drop(table);
                 // A panic is a bug of ours; it shall cost the one that it belongs to.
-                return answer.unwrap_or_else(|| model(x, timesteps, context));
+                return answer.unwrap_or_else(alone);
             }
-            if let Some(questions) = table.round(self) {
+            if let Some((seats, questions)) = table.round(self) {
                 drop(table);
-                let answers = catch_unwind(AssertUnwindSafe(|| answer_all(&model, &questions)));
+                let answers = catch_unwind(AssertUnwindSafe(|| model(&questions)));
                 let answers: Vec<Option<Tensor>> = match answers {
                     Ok(answers) => answers.into_iter().map(Some).collect(),
                     Err(_) => vec![None; questions.len()],
                 };
                 table = self.batcher.lock();
-                let seats = questions.iter().map(|question| question.seat);
-                table.answers.extend(seats.zip(answers));
+                table.answers.extend(seats.into_iter().zip(answers));
                 self.batcher.bell.notify_all();
                 continue;
             }
@@ -120,50 +108,30 @@ impl Drop for Seat<'_> {
 }
 
 impl Table {
-    fn others(&self, seat: &Seat) -> impl Iterator<Item = &usize> {
-        self.seats
-            .iter()
-            .filter(|(number, shape)| **number != seat.number && **shape == seat.shape)
-            .map(|(number, _)| number)
+    /// How many sit at latents of the same shape.
+    fn others(&self, seat: &Seat) -> usize {
+        let same =
+            |(number, shape): &(&usize, &Shape)| **number != seat.number && **shape == seat.shape;
+        self.seats.iter().filter(same).count()
     }
 
     /// The questions of all that sit at latents of this seat's shape, as soon as every one of them has asked.
-    fn round(&mut self, seat: &Seat) -> Option<Vec<Question>> {
-        let own = |question: &Question| self.seats.get(&question.seat) == Some(&seat.shape);
-        let asked = self.questions.iter().filter(|q| own(q)).count();
-        if asked == 0 || asked < 1 + self.others(seat).count() {
+    fn round(&mut self, seat: &Seat) -> Option<(Vec<usize>, Vec<Question>)> {
+        let own = |number: &usize| self.seats.get(number) == Some(&seat.shape);
+        let asked = self
+            .questions
+            .iter()
+            .filter(|(number, _)| own(number))
+            .count();
+        if asked == 0 || asked < 1 + self.others(seat) {
             return None;
         }
         let (round, rest) = std::mem::take(&mut self.questions)
             .into_iter()
-            .partition(|q| self.seats.get(&q.seat) == Some(&seat.shape));
+            .partition::<Vec<_>, _>(|(number, _)| own(number));
         self.questions = rest;
-        Some(round)
+        Some(round.into_iter().unzip())
     }
-}
-
-/// Runs `model` once on all questions, one after the other along the batch, and cuts its output into their answers.
-fn answer_all(
-    model: impl Fn(&Tensor, &[f32], &Tensor) -> Tensor,
-    questions: &[Question],
-) -> Vec<Tensor> {
-    let all = |part: fn(&Question) -> &Tensor| {
-        Tensor::concat_batch(&questions.iter().map(part).collect::<Vec<_>>())
-    };
-    let timesteps: Vec<f32> = questions
-        .iter()
-        .flat_map(|question| question.timesteps.iter().copied())
-        .collect();
-    let output = model(&all(|q| &q.x), &timesteps, &all(|q| &q.context));
-    let mut start = 0;
-    questions
-        .iter()
-        .map(|question| {
-            let count = question.x.dim(0);
-            start += count;
-            output.narrow_batch(start - count, count)
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -171,25 +139,33 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::nn::Condition;
+    use crate::unet::Conditions;
 
-    /// x + t for every sample; counts the calls by their batch.
-    fn model<'a>(calls: &'a Mutex<Vec<usize>>) -> impl Fn(&Tensor, &[f32], &Tensor) -> Tensor + 'a {
-        |x, timesteps, context| {
-            assert_eq!((x.dim(0), x.dim(0)), (timesteps.len(), context.dim(0)));
-            calls.lock().unwrap().push(timesteps.len());
-            let sample = x.len() / x.dim(0);
-            let values = x.as_slice().iter().enumerate();
-            let sums = values.map(|(i, x)| x + timesteps[i / sample]).collect();
-            Tensor::from_vec(sums, x.shape())
+    /// A question whose time is `t`, for `batch` samples of x = 100·batch.
+    fn question(batch: usize, t: f32) -> Question {
+        Question {
+            x: Tensor::full(&[batch, 1, 1, 2], 100.0 * batch as f32),
+            conditions: Conditions {
+                time: Condition::new(Tensor::full(&[batch, 1], t)),
+                context: Condition::new(Tensor::zeros(&[batch, 1, 1])),
+                recompute: false,
+            },
+        }
+    }
+
+    /// x + t; counts the questions of each call.
+    fn model(calls: &Mutex<Vec<usize>>) -> impl Fn(&[Question]) -> Vec<Tensor> {
+        |questions| {
+            calls.lock().unwrap().push(questions.len());
+            let t = |q: &Question| q.conditions.time.value().as_slice()[0];
+            questions.iter().map(|q| q.x.add_scalar(t(q))).collect()
         }
     }
 
     fn ask(seat: &Seat, calls: &Mutex<Vec<usize>>, batch: usize, t: f32) -> f32 {
-        let x = Tensor::full(&[batch, 1, 1, 2], 100.0 * batch as f32);
-        let context = Tensor::zeros(&[batch, 1, 1]);
-        let answer = seat.ask(model(calls), &x, &vec![t; batch], &context);
-        assert_eq!(answer.shape(), x.shape());
-        assert!(answer.as_slice().iter().all(|v| *v == answer.as_slice()[0]));
+        let answer = seat.ask(model(calls), question(batch, t));
+        assert_eq!(answer.shape(), [batch, 1, 1, 2]);
         answer.as_slice()[0]
     }
 
@@ -214,8 +190,7 @@ mod tests {
             }
         });
         drop(elsewhere);
-        // 1 + 2 + 1 samples, then 2 + 1, then 1.
-        assert_eq!(*calls.lock().unwrap(), [4, 3, 1]);
+        assert_eq!(*calls.lock().unwrap(), [3, 2, 1]);
         let table = batcher.lock();
         assert!(table.seats.is_empty() && table.questions.is_empty() && table.answers.is_empty());
     }
@@ -228,13 +203,13 @@ mod tests {
         let results: Vec<bool> = thread::scope(|scope| {
             let threads = seats.map(|seat| {
                 scope.spawn(move || {
-                    let bad = seat.number == 0;
-                    let x = Tensor::full(&[1, 1, 1, 2], f32::from(u8::from(bad)));
-                    let fragile = |x: &Tensor, _: &[f32], _: &Tensor| {
-                        assert!(x.as_slice().iter().all(|x| *x == 0.0), "not this one");
-                        x.clone()
+                    let fragile = |questions: &[Question]| {
+                        let broken = |q: &Question| q.conditions.time.value().as_slice()[0] > 0.0;
+                        assert!(!questions.iter().any(broken), "not this one");
+                        questions.iter().map(|q| q.x.clone()).collect()
                     };
-                    seat.ask(fragile, &x, &[0.0], &Tensor::zeros(&[1, 1, 1]));
+                    let t = f32::from(u8::from(seat.number == 0));
+                    seat.ask(fragile, question(1, t));
                 })
             });
             threads.map(|thread| thread.join().is_ok()).to_vec()

@@ -6,6 +6,7 @@ mod masked;
 mod plan;
 mod preview;
 mod request;
+mod stages;
 mod trace;
 mod txt2img;
 
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use velatura_kernels::isa;
-use velatura_tensor::{Parameter, Precision, Tensor};
+use velatura_tensor::{Parameter, Precision};
 
 pub use self::batcher::Batcher;
 pub use self::init::{Init, Whole};
@@ -21,6 +22,7 @@ pub use self::masked::MaskedContent;
 pub use self::plan::{Advice, Facts, Plan};
 pub use self::preview::Preview;
 pub use self::request::Request;
+pub use self::stages::Stage;
 pub use self::trace::Trace;
 pub use self::txt2img::{Observer, Painted, Painter, Step};
 use crate::checkpoint::{Component, LearnedWord, LoraFile, ModelFolder, model_hash, parse_config};
@@ -312,46 +314,6 @@ impl Pipeline {
             precision: self.precision_name().to_string(),
         }
     }
-
-    /// The stages of painting `plan`, each to be run as often as one likes, for measuring; a step of the UNet for
-    /// `pictures` at once.
-    ///
-    /// # Errors
-    /// The model's vocabulary cannot spell the prompt.
-    pub fn stages(&self, plan: &Plan, pictures: usize) -> Result<Stages<'_>> {
-        let negative = self.tokenizer.encode(&plan.negative)?;
-        let positive = self.tokenizer.encode(&plan.prompt)?;
-        let ids = [negative.ids, positive.ids].concat();
-        let context = self.text_encoder.forward(&ids, 2);
-        let (noise, _) = self.painter().noise(plan);
-        let time = (self.model.facts.scheduler.num_train_timesteps / 2) as f32;
-        let batch = 2 * pictures;
-        let noises = Tensor::concat_batch(&vec![&noise; batch]);
-        let contexts = Tensor::concat_batch(&vec![&context; pictures]);
-        let times = vec![time; batch];
-        let image = Tensor::zeros(&[1, plan.height, plan.width, self.vae.config().in_channels]);
-        Ok(Stages {
-            text_encoder: Box::new(move || drop(self.text_encoder.forward(&ids, 2))),
-            unet_step: Box::new(move || drop(self.unet.forward(&noises, &times, &contexts))),
-            vae_encode: Box::new(move || drop(self.vae.encode(&image))),
-            vae_decode: Box::new(move || drop(self.vae.decode(&noise))),
-        })
-    }
-}
-
-/// A piece of work that can be repeated.
-pub type Stage<'a> = Box<dyn Fn() + 'a>;
-
-/// The stages of a picture, on inputs of the right size.
-pub struct Stages<'a> {
-    /// Two texts.
-    pub text_encoder: Stage<'a>,
-    /// One guided step: the UNet on a batch of two for each picture.
-    pub unet_step: Stage<'a>,
-    /// One picture.
-    pub vae_encode: Stage<'a>,
-    /// One picture.
-    pub vae_decode: Stage<'a>,
 }
 
 /// Refuses a UNet that does not speak to the other two parts.

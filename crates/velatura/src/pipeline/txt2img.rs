@@ -17,7 +17,7 @@ use crate::diffusion::{self, Options, SchedulerConfig, guidance};
 use crate::image::Image;
 use crate::nn::check_finite;
 use crate::tokenizer::Tokenizer;
-use crate::unet::Unet;
+use crate::unet::{Unet, UnetRun};
 use crate::vae::{AutoencoderKl, VaeConfig};
 
 /// The parts of a model that painting needs, wherever they live: in a loaded [`Pipeline`](super::Pipeline), or in a
@@ -218,11 +218,10 @@ impl Painter<'_> {
                 trace.floats("sigmas", sigmas, &[sigmas.len()]);
             }
         }
+        let run = self.unet.run(&schedule.timesteps[begin..], context);
         let seat = self.batcher.map(|batcher| batcher.sit(&x));
-        let mut unet =
-            |x: &Tensor, t: &[f32], context: &Tensor| self.denoise(seat.as_ref(), x, t, context);
-        let mut model =
-            |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, context, plan.guidance);
+        let mut unet = |x: &Tensor, t: f32| self.denoise(&run, seat.as_ref(), x, t);
+        let mut model = |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, plan.guidance);
         let mut start = Instant::now();
         diffusion::sample(
             &schedule,
@@ -250,22 +249,15 @@ impl Painter<'_> {
     }
 
     /// The UNet's prediction; an error that names the layer when it is not finite.
-    fn denoise(
-        &self,
-        seat: Option<&Seat>,
-        x: &Tensor,
-        timesteps: &[f32],
-        context: &Tensor,
-    ) -> Result<Tensor> {
-        let unet = |x: &Tensor, t: &[f32], context: &Tensor| self.unet.forward(x, t, context);
+    fn denoise(&self, run: &UnetRun, seat: Option<&Seat>, x: &Tensor, t: f32) -> Result<Tensor> {
         let output = match seat {
-            Some(seat) => seat.ask(unet, x, timesteps, context),
-            None => unet(x, timesteps, context),
+            Some(seat) => seat.ask(|questions| self.unet.answer(questions), run.question(x, t)),
+            None => run.forward(x, t),
         };
         if output.is_finite() {
             return Ok(output);
         }
-        check_finite("unet", || unet(x, timesteps, context))
+        check_finite("unet", || run.forward_anew(x, t))
     }
 
     /// Latents → picture `[1, H, W, 3]`.

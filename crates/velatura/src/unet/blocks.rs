@@ -5,15 +5,16 @@ use velatura_tensor::{Tensor, tape};
 use super::config::UnetConfig;
 use super::transformer::Transformer;
 use crate::Result;
-use crate::nn::{Downsample, ResnetBlock, ResnetSizes, Upsample};
+use crate::nn::{Condition, Downsample, ResnetBlock, ResnetSizes, Upsample};
 use crate::weights::Weights;
 
 /// What every block is told besides its input.
-pub(super) struct Conditions {
+#[derive(Clone)]
+pub(crate) struct Conditions {
     /// SiLU of the time embedding, `[B, T]`: every residual block starts with it, so it is taken once.
-    pub time: Tensor,
+    pub time: Condition,
     /// `[B, S, D]`
-    pub context: Tensor,
+    pub context: Condition,
     pub recompute: bool,
 }
 
@@ -68,8 +69,8 @@ fn run_resnet(resnet: &ResnetBlock, x: &Tensor, conditions: &Conditions) -> Tens
         return resnet.forward(x, Some(&conditions.time));
     }
     let resnet = resnet.clone();
-    tape::recompute(&[x, &conditions.time], move |inputs| {
-        resnet.forward(&inputs[0], Some(&inputs[1]))
+    tape::recompute(&[x, conditions.time.value()], move |inputs| {
+        resnet.forward(&inputs[0], Some(&Condition::new(inputs[1].clone())))
     })
 }
 
@@ -78,8 +79,8 @@ fn run_transformer(transformer: &Transformer, x: &Tensor, conditions: &Condition
         return transformer.forward(x, &conditions.context);
     }
     let transformer = transformer.clone();
-    tape::recompute(&[x, &conditions.context], move |inputs| {
-        transformer.forward(&inputs[0], &inputs[1])
+    tape::recompute(&[x, conditions.context.value()], move |inputs| {
+        transformer.forward(&inputs[0], &Condition::new(inputs[1].clone()))
     })
 }
 

@@ -5,7 +5,9 @@ use velatura_tensor::Tensor;
 
 use super::config::UnetConfig;
 use crate::Result;
-use crate::nn::{Attention, AttentionSizes, Conv2d, FeedForward, GroupNorm, LayerNorm, Linear};
+use crate::nn::{
+    Attention, AttentionSizes, Condition, Conv2d, FeedForward, GroupNorm, LayerNorm, Linear,
+};
 use crate::weights::Weights;
 
 /// diffusers has these two fixed, whatever the config's `norm_eps`.
@@ -66,7 +68,7 @@ impl Transformer {
     }
 
     /// x `[B, H, W, C]`, context `[B, S, D]`: `[B, H, W, C]`.
-    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+    pub fn forward(&self, x: &Tensor, context: &Condition) -> Tensor {
         let &[batch, height, width, channels] = x.shape() else {
             panic!("a transformer of {:?}, expected [B, H, W, C]", x.shape());
         };
@@ -116,7 +118,7 @@ impl TransformerBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, context: &Condition) -> Tensor {
         let x = x.add(&self.attn1.forward(&self.norm1.forward(x)));
         let x = x.add(&self.attn2.forward_to(&self.norm2.forward(&x), context));
         x.add(&self.ff.forward(&self.norm3.forward(&x)))

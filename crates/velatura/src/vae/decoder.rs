@@ -48,7 +48,7 @@ impl Decoder {
         for block in &self.up_blocks {
             x = block.forward(x);
         }
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
+        self.conv_out.forward_normed(&self.conv_norm_out, x, None)
     }
 }
 

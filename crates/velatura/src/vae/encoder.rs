@@ -54,7 +54,7 @@ impl Encoder {
             x = block.forward(x);
         }
         x = self.mid_block.forward(&x);
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
+        self.conv_out.forward_normed(&self.conv_norm_out, x, None)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The backward pass.
 
 use super::super::AttentionShape;
+use super::super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::super::strip::Strip;
-use super::{Product, SIDE, pair_rows, round_rows, round_up, turn, turn_pairs, turned_stride};
+use super::{Product, SIDE, turn_pairs};
 use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
@@ -154,7 +155,7 @@ impl Kernel for Head<'_> {
                     p[seen * SIDE..].fill(Strip::LOWEST);
                     let scale = shape.scale();
                     differentiate(simd, p, dp, (&lse, &deltas), scale, score_rows, dscore_rows);
-                    pair_rows(simd, dscores, near, dscores);
+                    pair_rows(simd, dp, near, SIDE);
                     let product = Product {
                         left: key_columns.add(start),
                         stride: turned,

@@ -1,8 +1,9 @@
 //! The forward pass.
 
 use super::super::AttentionShape;
+use super::super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::super::strip::Strip;
-use super::{Product, SIDE, pair_rows, round_rows, round_up, turn, turn_pairs, turned_stride};
+use super::{Product, SIDE, turn_pairs};
 use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
@@ -121,14 +122,13 @@ impl Kernel for Head<'_> {
             }
             scores[visible * SIDE..near * SIDE].fill(Strip::LOWEST);
             let [maxima, totals] = softmax(simd, &mut scores[..near * SIDE]);
+            pair_rows(simd, &mut scores[..near * SIDE], near, SIDE);
             // SAFETY: as above.
             unsafe {
-                let scores = scores.as_mut_ptr();
-                pair_rows(simd, scores, near, scores);
                 let product = Product {
                     left: values,
                     stride: turned,
-                    right: scores.cast(),
+                    right: scores.as_ptr().cast(),
                     right_stride: SIDE,
                 };
                 let steps = &sum_steps[..near / SIDE];

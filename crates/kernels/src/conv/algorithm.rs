@@ -1,0 +1,56 @@
+//! Which algorithm a convolution gets.
+
+use super::ConvShape;
+use crate::gemm::Precision;
+use crate::isa;
+pub use crate::winograd::Tile;
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// As one matrix product of the patches under the kernel.
+    Direct,
+    /// In transformed tiles; for 3×3 kernels and stride 1.
+    Winograd(Tile),
+}
+
+/// Channels on either side below which transforming costs more than the products save.
+const FEW_CHANNELS: usize = 32;
+
+/// Output pixels (of all pictures) below which the larger weight of `F(4×4)`, read once per call, takes
+/// longer than its fewer products save.
+const SMALL_F4: usize = 512;
+
+/// The same of `F(2×2)`.
+const SMALL_F2: usize = 64;
+
+impl Algorithm {
+    /// The fastest known for `shape`, with the instruction set that is [active](isa::active): on a matrix
+    /// unit the plain product, else what the number of pixels and channels allows.
+    pub fn choose(shape: &ConvShape, precision: Precision) -> Algorithm {
+        let pixels = shape.batch * shape.out_height() * shape.out_width();
+        let few = shape.in_channels.min(shape.out_channels) < FEW_CHANNELS;
+        let isa = isa::active();
+        if shape.kernel != 3 || shape.stride != 1 || few || pixels < SMALL_F2 {
+            return Algorithm::Direct;
+        }
+        match precision {
+            Precision::Bf16 if isa.has_bf16_dot() => Algorithm::Winograd(Tile::F2),
+            // The matrix unit, or weights that are to be small.
+            Precision::Bf16 => Algorithm::Direct,
+            Precision::F32 if pixels < SMALL_F4 => Algorithm::Winograd(Tile::F2),
+            Precision::F32 => Algorithm::Winograd(Tile::F4),
+        }
+    }
+
+    /// The same for weights that change: they are packed again after each step, and twice, for the forward pass
+    /// and for the gradient. Large ones, which come with small pictures and would take most of the memory, are
+    /// not transformed.
+    pub fn choose_in_training(shape: &ConvShape, precision: Precision) -> Algorithm {
+        const LARGE: usize = 512 * 512;
+        if shape.in_channels * shape.out_channels > LARGE {
+            return Algorithm::Direct;
+        }
+        Algorithm::choose(shape, precision)
+    }
+}

@@ -1,0 +1,354 @@
+//! The forward pass: input tiles → products → output tiles.
+
+// Indices over arrays of constant length unroll into registers, and read like the arithmetic.
+#![allow(clippy::needless_range_loop)]
+
+use std::ops::Range;
+
+use super::packed::PackedWinograd;
+use super::{Geometry, SKEW, Tile, transform};
+use crate::gemm::Epilogue;
+use crate::gemm::driver::CHUNK_STEPS;
+use crate::gemm::panels::Panel;
+use crate::gemm::tile::{self, Block, LeftView, Store};
+use crate::isa::{Kernel, Simd};
+use crate::pool::{self, SharedMut};
+use crate::scratch;
+
+/// Tiles per block: 8 times the micro-kernel's six rows. Each step of a panel is then used 48 times,
+/// which asks less than 5 GB/s of the weights' cache at the speed of f32, and the sums of 36 places
+/// × 48 tiles × 64 columns (442 KB) stay in the second-level cache until they are transformed back.
+const BLOCK_TILES: usize = 48;
+
+/// `out = conv(x) + bias + residual`, the lengths having been checked.
+pub(crate) fn forward(
+    geometry: &Geometry,
+    x: &[f32],
+    weight: &PackedWinograd,
+    out: &mut [f32],
+    epilogue: &Epilogue,
+) {
+    assert_eq!(
+        x.len(),
+        geometry.batch * geometry.height * geometry.width * geometry.inputs
+    );
+    assert_eq!(
+        out.len(),
+        geometry.batch * geometry.out_height * geometry.out_width * geometry.outputs
+    );
+    assert_eq!(
+        (geometry.inputs, geometry.outputs),
+        (weight.inputs, weight.panels.n)
+    );
+    let pass = Pass {
+        geometry,
+        x,
+        weight,
+        out: SharedMut::new(out),
+        epilogue,
+    };
+    match weight.tile {
+        Tile::F2 => pass.run::<2, 4>(),
+        Tile::F4 => pass.run::<4, 6>(),
+    }
+}
+
+struct Pass<'a> {
+    geometry: &'a Geometry,
+    x: &'a [f32],
+    weight: &'a PackedWinograd,
+    out: SharedMut<f32>,
+    epilogue: &'a Epilogue<'a>,
+}
+
+impl Pass<'_> {
+    fn run<const M: usize, const N: usize>(&self) {
+        let tiles = self.geometry.tiles(M);
+        let panels = self.weight.panels.count;
+        if tiles == 0 || panels == 0 {
+            return;
+        }
+        let threads = pool::threads();
+        let cut =
+            |blocks: usize, block: usize| block * tiles / blocks..(block + 1) * tiles / blocks;
+        let blocks = tiles.div_ceil(BLOCK_TILES);
+        if blocks >= 4 * threads {
+            // Every task has tiles of its own, from the input to the output.
+            let blocks = blocks.next_multiple_of(threads);
+            pool::parallel_for(blocks, |block| {
+                let tiles = cut(blocks, block);
+                let mut inputs = scratch::lease(self.transformed_len::<N>(tiles.len()));
+                let work = Work {
+                    pass: self,
+                    inputs: SharedMut::new(&mut inputs),
+                    all: tiles.clone(),
+                    tiles,
+                };
+                self.call(Input::<M, N>(work.clone()));
+                self.call(Products::<M, N>(work, 0..panels));
+            });
+            return;
+        }
+        // Few tiles (deep levels): all of them are transformed first, then the tasks share out panels,
+        // and tiles too where there are fewer panels than it takes to keep the threads busy.
+        let mut inputs = scratch::lease(self.transformed_len::<N>(tiles));
+        let inputs = SharedMut::new(&mut inputs);
+        let work = |tiles: Range<usize>| Work {
+            pass: self,
+            inputs,
+            all: 0..self.geometry.tiles(M),
+            tiles,
+        };
+        let parts = (4 * threads).min(tiles);
+        pool::parallel_for(parts, |part| {
+            self.call(Input::<M, N>(work(cut(parts, part))));
+        });
+        let wanted = (4 * threads).div_ceil(panels).min(tiles.div_ceil(6));
+        let blocks = blocks.max(wanted);
+        pool::parallel_for(blocks * panels, |task| {
+            let (panel, block) = (task / blocks, task % blocks);
+            self.call(Products::<M, N>(work(cut(blocks, block)), panel..panel + 1));
+        });
+    }
+
+    fn call<K: Kernel<Output = ()>>(&self, kernel: K) {
+        match self.weight.format {
+            tile::DOT => self.weight.isa.run_bf16(kernel),
+            _ => self.weight.isa.run(kernel),
+        }
+    }
+
+    /// Numbers of 32 bits in a row of the transformed input: whole vectors.
+    fn row_len(&self) -> usize {
+        match self.weight.format {
+            tile::DOT => self.geometry.inputs.next_multiple_of(32) / 2,
+            _ => self.geometry.inputs.next_multiple_of(16),
+        }
+    }
+
+    /// Numbers from one place's matrix of `tiles` rows to the next one's.
+    fn place_len(&self, tiles: usize) -> usize {
+        tiles * self.row_len() + SKEW
+    }
+
+    fn transformed_len<const N: usize>(&self, tiles: usize) -> usize {
+        N * N * self.place_len(tiles)
+    }
+}
+
+/// Some `tiles`, and where they are kept while transformed, together with the others of `all`.
+#[derive(Clone)]
+struct Work<'a> {
+    pass: &'a Pass<'a>,
+    inputs: SharedMut<f32>,
+    all: Range<usize>,
+    tiles: Range<usize>,
+}
+
+/// `Bᵀ d B`.
+struct Input<'a, const M: usize, const N: usize>(Work<'a>);
+
+impl<const M: usize, const N: usize> Kernel for Input<'_, M, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Work {
+            pass,
+            inputs,
+            all,
+            tiles,
+        } = self.0;
+        let place = pass.place_len(all.len());
+        for tile in tiles {
+            let to = inputs.pointer((tile - all.start) * pass.row_len());
+            pass.input::<S, M, N>(simd, tile, to, place);
+        }
+    }
+}
+
+/// The products with some panels of the weight, and `Aᵀ m A`.
+struct Products<'a, const M: usize, const N: usize>(Work<'a>, Range<usize>);
+
+impl<const M: usize, const N: usize> Kernel for Products<'_, M, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Work {
+            pass,
+            inputs,
+            all,
+            tiles,
+        } = self.0;
+        let place = pass.place_len(all.len());
+        let from = inputs.pointer((tiles.start - all.start) * pass.row_len());
+        for panel in self.1 {
+            let panel = pass.weight.panels.get(panel);
+            pass.products::<S, M, N>(simd, (from, place), &tiles, panel);
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// Transforms one tile's inputs to `to`, each place `place` numbers after the one before.
+    #[inline(always)]
+    fn input<S: Simd, const M: usize, const N: usize>(
+        &self,
+        simd: S,
+        tile: usize,
+        to: *mut f32,
+        place: usize,
+    ) {
+        let channels = self.geometry.inputs;
+        let sources = self.geometry.sources::<M, N>(tile);
+        let mut channel = 0;
+        while channel < channels {
+            let lanes = S::LANES.min(channels - channel);
+            let mut d = [[simd.zero(); N]; N];
+            for i in 0..N {
+                for j in 0..N {
+                    if let Some(at) = sources[i][j] {
+                        debug_assert!(at + channel + lanes <= self.x.len());
+                        // SAFETY: `sources` lie in `x` with all their channels.
+                        d[i][j] = unsafe {
+                            let from = self.x.as_ptr().add(at + channel);
+                            if lanes == S::LANES {
+                                simd.load_raw(from)
+                            } else {
+                                simd.load_partial_raw(from, lanes)
+                            }
+                        };
+                    }
+                }
+            }
+            let v = transform::input_tile::<S, N>(simd, d);
+            for xi in 0..N * N {
+                // SAFETY: a row has whole vectors, and the caller gave one for each place.
+                unsafe {
+                    let row = to.add(xi * place);
+                    if self.weight.format == tile::DOT {
+                        simd.store_bf16_raw(row.cast::<u16>().add(channel), v[xi / N][xi % N]);
+                    } else {
+                        simd.store_raw(row.add(channel), v[xi / N][xi % N]);
+                    }
+                }
+            }
+            channel += S::LANES;
+        }
+    }
+
+    /// The products of all places with one panel, and their way back to `out`.
+    #[inline(always)]
+    fn products<S: Simd, const M: usize, const N: usize>(
+        &self,
+        simd: S,
+        (inputs, place): (*mut f32, usize),
+        tiles: &Range<usize>,
+        panel: Panel,
+    ) {
+        let mut rows = [0; BLOCK_TILES];
+        debug_assert!(tiles.len() <= rows.len());
+        let rows = &mut rows[..tiles.len()];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = i * panel.width;
+        }
+        let sums_place = (rows.len() * panel.width).next_multiple_of(16) + SKEW;
+        let mut sums = scratch::lease(N * N * sums_place);
+        let steps = self.weight.steps();
+        let pieces = steps.div_ceil(CHUNK_STEPS).max(1);
+        let piece = steps.div_ceil(pieces);
+        for xi in 0..N * N {
+            for start in (0..steps).step_by(piece) {
+                let depth = piece.min(steps - start);
+                let weight = self.weight.panel(xi, panel, start);
+                let next = match (start + depth < steps, xi + 1 < N * N) {
+                    (true, _) => weight[depth * panel.width..].as_ptr(),
+                    (false, true) => self.weight.panel(xi + 1, panel, 0).as_ptr(),
+                    (false, false) => {
+                        self.weight.panel(0, panel, 0)[depth * panel.width..].as_ptr()
+                    }
+                };
+                let block = Block {
+                    depth: if self.weight.format == tile::DOT {
+                        2 * depth
+                    } else {
+                        depth
+                    },
+                    left: LeftView {
+                        start: inputs.wrapping_add(xi * place + start),
+                        row_stride: self.row_len(),
+                        depth_stride: 1,
+                    },
+                    panel: weight.as_ptr(),
+                    vectors: panel.vectors,
+                    prefetch: next,
+                    store: Store {
+                        out: sums[xi * sums_place..].as_mut_ptr(),
+                        rows,
+                        columns: panel.width,
+                        accumulate: start > 0,
+                        carried: std::ptr::null(),
+                        bias: std::ptr::null(),
+                        residual: std::ptr::null(),
+                    },
+                };
+                // SAFETY: the transformed input has a row of at least `steps` numbers for each tile,
+                // the panel `depth` steps from `start` on, and the sums are this call's own.
+                unsafe {
+                    if self.weight.format == tile::DOT {
+                        block.run::<S, { tile::DOT }>(simd);
+                    } else {
+                        block.run::<S, { tile::F32 }>(simd);
+                    }
+                }
+            }
+        }
+        for (i, tile) in tiles.clone().enumerate() {
+            let sums = &sums[i * panel.width..];
+            self.output::<S, M, N>(simd, tile, (sums, sums_place), panel);
+        }
+    }
+
+    /// Transforms one tile's sums and writes what of it lies in the picture.
+    #[inline(always)]
+    fn output<S: Simd, const M: usize, const N: usize>(
+        &self,
+        simd: S,
+        tile: usize,
+        (sums, place): (&[f32], usize),
+        panel: Panel,
+    ) {
+        let Geometry {
+            out_height,
+            out_width,
+            outputs,
+            ..
+        } = *self.geometry;
+        let (picture, row, column) = self.geometry.place(M, tile);
+        for v in 0..panel.vectors {
+            let at = v * S::LANES;
+            let lanes = S::LANES.min(panel.columns - at);
+            let mut m = [[simd.zero(); N]; N];
+            for xi in 0..N * N {
+                m[xi / N][xi % N] = simd.load(&sums[xi * place + at..]);
+            }
+            let y = transform::output_tile::<S, M, N>(simd, m);
+            let bias = match self.epilogue.bias {
+                Some(bias) => simd.load_partial(&bias[panel.start + at..][..lanes]),
+                None => simd.zero(),
+            };
+            for i in 0..M.min(out_height - row) {
+                for j in 0..M.min(out_width - column) {
+                    let pixel = (picture * out_height + row + i) * out_width + column + j;
+                    let start = pixel * outputs + panel.start + at;
+                    let mut sum = simd.add(y[i][j], bias);
+                    if let Some(residual) = self.epilogue.residual {
+                        sum = simd.add(sum, simd.load_partial(&residual[start..][..lanes]));
+                    }
+                    // SAFETY: `lanes` channels of a pixel of `out`; no other task has this tile and
+                    // panel.
+                    unsafe { simd.store_partial_raw(self.out.pointer(start), sum, lanes) }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Weights `G g Gᵀ`, packed once.
+
+// Indices over arrays of constant length unroll into registers, and read like the arithmetic.
+#![allow(clippy::needless_range_loop)]
+
+use super::{Tile, transform};
+use crate::gemm::packed;
+use crate::gemm::panels::{Panel, Panels};
+use crate::gemm::{Precision, tile};
+use crate::isa::{self, Isa, Kernel, Simd};
+use crate::pool::{self, SharedMut};
+use crate::scratch::Buffer;
+
+/// The transformed weight of a 3×3 convolution: for each place ξ of a tile the panels of a matrix
+/// `[inputs, outputs]`, in f32 or, where the CPU has their dot product, in pairs of bf16.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedWinograd {
+    pub tile: Tile,
+    pub inputs: usize,
+    pub isa: Isa,
+    pub panels: Panels,
+    /// [`tile::F32`] or [`tile::DOT`].
+    pub format: usize,
+    buffer: Buffer,
+}
+
+/// Where a weight's numbers stand: `weight[output · outputs_by + input · inputs_by + tap]`, the taps
+/// turned round when `turned`.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub weight: &'a [f32],
+    pub outputs_by: usize,
+    pub inputs_by: usize,
+    pub turned: bool,
+}
+
+impl PackedWinograd {
+    /// Transforms and packs. Without a bf16 dot product the numbers are kept in f32 for any `precision`.
+    pub fn pack(
+        tile: Tile,
+        (outputs, inputs): (usize, usize),
+        precision: Precision,
+        source: Source,
+    ) -> Self {
+        assert_eq!(
+            source.weight.len(),
+            outputs * inputs * 9,
+            "a weight of [O, I, 3, 3]"
+        );
+        let isa = isa::active();
+        let format = match precision {
+            Precision::Bf16 if isa.has_bf16_dot() => tile::DOT,
+            _ => tile::F32,
+        };
+        let panels = packed::panels(isa, outputs, Precision::F32);
+        let mut packed = PackedWinograd {
+            tile,
+            inputs,
+            isa,
+            panels,
+            format,
+            buffer: Buffer::zeroed(0),
+        };
+        packed.buffer = Buffer::zeroed(tile.places() * packed.place_len());
+        let steps = packed.steps();
+        let shared = SharedMut::new(packed.buffer.as_f32_mut());
+        // A task packs some 64 inputs of one panel: 64 × 64 × 36 numbers.
+        let parts = steps.div_ceil(64).max(1);
+        pool::parallel_for(panels.count * parts, |task| {
+            let (panel, part) = (panels.get(task / parts), task % parts);
+            let task = Task {
+                source,
+                inputs,
+                panel,
+                steps: (part * steps / parts, (part + 1) * steps / parts),
+                all_steps: steps,
+                place_len: steps * panels.padded(),
+                out: shared,
+            };
+            match (tile, format) {
+                (Tile::F2, tile::DOT) => isa.run_bf16(Pack::<4, { tile::DOT }>(task)),
+                (Tile::F4, tile::DOT) => isa.run_bf16(Pack::<6, { tile::DOT }>(task)),
+                (Tile::F2, _) => isa.run(Pack::<4, { tile::F32 }>(task)),
+                (Tile::F4, _) => isa.run(Pack::<6, { tile::F32 }>(task)),
+            }
+        });
+        packed
+    }
+
+    /// Steps of a product's inner loop: inputs, or pairs of them.
+    pub fn steps(&self) -> usize {
+        match self.format {
+            tile::DOT => self.inputs.div_ceil(2),
+            _ => self.inputs,
+        }
+    }
+
+    /// Numbers of 32 bits in one place's matrix.
+    fn place_len(&self) -> usize {
+        self.steps() * self.panels.padded()
+    }
+
+    /// Memory in bytes.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len() * 4
+    }
+
+    /// How it is computed, in words.
+    pub fn algorithm(&self) -> String {
+        let format = if self.format == tile::DOT {
+            "bf16 dot"
+        } else {
+            "f32"
+        };
+        format!("{} {format} winograd {:?}", self.isa, self.tile)
+    }
+
+    /// Place `xi`'s panel from step `step` on.
+    pub fn panel(&self, xi: usize, panel: Panel, step: usize) -> &[f32] {
+        let start = xi * self.place_len() + panel.start * self.steps() + step * panel.width;
+        &self.buffer.as_f32()[start..]
+    }
+}
+
+/// Steps `steps` of one panel, for all places.
+struct Task<'a> {
+    source: Source<'a>,
+    inputs: usize,
+    panel: Panel,
+    steps: (usize, usize),
+    all_steps: usize,
+    place_len: usize,
+    out: SharedMut<f32>,
+}
+
+struct Pack<'a, const N: usize, const FORMAT: usize>(Task<'a>);
+
+impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let task = self.0;
+        let matrix = transform::weight_matrix::<N>();
+        for step in task.steps.0..task.steps.1 {
+            for v in 0..task.panel.vectors {
+                let column = v * S::LANES;
+                let at = task.panel.start * task.all_steps + step * task.panel.width + column;
+                let place = |xi: usize| task.out.pointer(xi * task.place_len + at);
+                if FORMAT == tile::F32 {
+                    let u = task.transformed::<S, N>(simd, &matrix, step, column);
+                    for xi in 0..N * N {
+                        // SAFETY: a vector of the panel's row, which this task alone writes.
+                        unsafe { simd.store_raw(place(xi), u[xi / N][xi % N]) }
+                    }
+                } else {
+                    let low = task.transformed::<S, N>(simd, &matrix, 2 * step, column);
+                    let high = task.transformed::<S, N>(simd, &matrix, 2 * step + 1, column);
+                    for xi in 0..N * N {
+                        let (low, high) = (low[xi / N][xi % N], high[xi / N][xi % N]);
+                        // SAFETY: as above.
+                        unsafe { simd.store_raw(place(xi), simd.pairs_bf16(low, high)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Task<'_> {
+    /// The tiles of one input and a vector of the panel's outputs; zero past the last of either.
+    #[inline(always)]
+    fn transformed<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        matrix: &[[f32; 3]; N],
+        input: usize,
+        column: usize,
+    ) -> [[S::Vector; N]; N] {
+        let mut taps = [[0.0; 16]; 9];
+        let lanes = S::LANES.min(self.panel.columns.saturating_sub(column));
+        if input < self.inputs {
+            let output = self.panel.start + column;
+            let first = output * self.source.outputs_by + input * self.source.inputs_by;
+            for lane in 0..lanes {
+                let from = &self.source.weight[first + lane * self.source.outputs_by..][..9];
+                for (tap, &x) in from.iter().enumerate() {
+                    taps[if self.source.turned { 8 - tap } else { tap }][lane] = x;
+                }
+            }
+        }
+        let mut g = [[simd.zero(); 3]; 3];
+        for tap in 0..9 {
+            g[tap / 3][tap % 3] = simd.load(&taps[tap]);
+        }
+        transform::weight_tile::<S, N>(simd, matrix, g)
+    }
+}
