@@ -123,7 +123,8 @@ impl Jobs {
                 return Ok((id, false));
             }
             self.metrics.job("refused");
-            let seconds = self.usual_seconds().ceil().clamp(1.0, 600.0) as u64;
+            let usual = self.lock().usual.unwrap_or(FIRST_GUESS);
+            let seconds = usual.ceil().clamp(1.0, 600.0) as u64;
             return Err(Problem {
                 retry_after: Some(seconds),
                 ..Problem::new(
@@ -366,11 +367,6 @@ impl Jobs {
         self.metrics.queued.set(queue.waiting() as i64);
         self.metrics.running.set(queue.running().count() as i64);
         self.metrics.painting.set(queue.painting() as i64);
-    }
-
-    /// Seconds that a job usually takes.
-    pub fn usual_seconds(&self) -> f64 {
-        self.lock().usual.unwrap_or(FIRST_GUESS)
     }
 
     /// The database.

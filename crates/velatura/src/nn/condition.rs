@@ -17,12 +17,14 @@ pub struct Condition {
     parts: Vec<Part>,
 }
 
+/// By the path of the layer.
+type Projections = HashMap<Arc<str>, Tensor>;
+
 /// A condition of some of a batch's samples.
 #[derive(Clone, Debug)]
 struct Part {
     value: Tensor,
-    /// By the path of the layer.
-    kept: Option<Arc<Mutex<HashMap<Arc<str>, Tensor>>>>,
+    kept: Option<Arc<Mutex<Projections>>>,
     /// The one sample of `value` that is meant, and how many of the model's samples it is meant for.
     sample: Option<(usize, usize)>,
 }
