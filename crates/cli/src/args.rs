@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
-use velatura::pipeline::Stage;
+use velatura::pipeline::{MaskedContent, Stage};
 
 /// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
 #[derive(Debug, Parser)]
@@ -93,6 +93,16 @@ pub struct GenerateArgs {
     /// How far to go back to noise, from 0 (leave --init as it is) to 1 (all the way) [default: 0.8, with --mask 1]
     #[arg(long, value_name = "F", requires = "init")]
     pub strength: Option<f64>,
+    /// What the masked part holds before painting begins; with --strength 1 it does not matter [default: original]
+    #[arg(long, value_name = "NAME", requires = "mask", value_parser = masked_content_parser())]
+    pub masked_content: Option<MaskedContent>,
+    /// Soften the edge of --mask over so many pixels, inside it [default: 0]
+    #[arg(long, value_name = "PX", requires = "mask")]
+    pub mask_blur: Option<f32>,
+    /// Repaint only the field around what is masked, and so many pixels more on each side, in the given width and height, and
+    /// scale it back into the picture
+    #[arg(long, value_name = "PX", requires = "mask")]
+    pub padding_mask_crop: Option<usize>,
     /// Where to write the picture; replaces a file of that name [default: a free name made from prompt and seed]
     #[arg(short, long, value_name = "FILE.png")]
     pub output: Option<PathBuf>,
@@ -224,6 +234,9 @@ pub struct BenchArgs {
     /// Height of the picture [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub height: Option<usize>,
+    /// Pictures whose steps the UNet takes in one batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub batch: u8,
     /// Measurements per stage, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub repeat: u16,
@@ -301,6 +314,14 @@ fn spacing_parser() -> impl TypedValueParser<Value = Spacing> {
     Names(Spacing::ALL.map(Spacing::name).to_vec(), |name| {
         name.parse().ok()
     })
+}
+
+/// Accepts the contents in the library's table.
+fn masked_content_parser() -> impl TypedValueParser<Value = MaskedContent> {
+    Names(
+        MaskedContent::ALL.map(MaskedContent::name).to_vec(),
+        |name| name.parse().ok(),
+    )
 }
 
 /// Names that help lists, and how to read one. What cannot be read is answered with the nearest name.

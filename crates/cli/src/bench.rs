@@ -36,11 +36,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     let plan = model.plan(&request)?;
     let pipeline = model.load(args.model.precision.into())?;
-    let (stages, mut trace) = pipeline.stages(&plan)?;
+    let (stages, mut trace) = pipeline.stages(&plan, args.batch.into())?;
     let mut report = json!({
         "model": model.name(),
         "width": plan.width,
         "height": plan.height,
+        "batch": args.batch,
         "precision": pipeline.precision_name(),
         "threads": velatura_kernels::pool::threads(),
         "repeat": args.repeat,

@@ -102,6 +102,9 @@ fn request(args: &GenerateArgs) -> Result<Request> {
         init: args.init.as_deref().map(Image::read).transpose()?,
         mask: args.mask.as_deref().map(Mask::read).transpose()?,
         strength: args.strength,
+        masked_content: args.masked_content,
+        mask_blur: args.mask_blur,
+        padding_mask_crop: args.padding_mask_crop,
     })
 }
 

@@ -91,6 +91,46 @@ fn a_part_is_repainted_and_the_rest_stays_to_the_pixel() {
 }
 
 #[test]
+fn a_masked_part_is_repainted_alone() {
+    let bench = Bench::new();
+    let (init, _) = pictures(&bench, 200, 120);
+    let bits = (0..200 * 120).map(|i| (140..160).contains(&(i % 200)) && i / 200 < 30);
+    let mask = Mask::new(200, 120, bits.collect());
+    fs::write(bench.path("mask.png"), mask.encode_png().unwrap()).unwrap();
+    let args = "--init init.png --mask mask.png -s 3 --seed 1 -o a.png --json";
+    let alone = "--padding-mask-crop 8 --masked-content fill --mask-blur 2 --strength 0.7";
+    let args: Vec<&str> = args.split(' ').chain(alone.split(' ')).collect();
+    let said = bench.generate(&[&args[..], &["a house"]].concat());
+    assert_eq!(said.json()["mode"], "inpaint");
+    // It keeps its size, and only what is masked has changed.
+    let painted = Image::read(&bench.path("a.png")).unwrap();
+    assert_eq!((painted.width(), painted.height()), (200, 120));
+    let pairs = painted.pixels().chunks(3).zip(init.pixels().chunks(3));
+    let changed: Vec<bool> = pairs
+        .zip(mask.painted())
+        .filter(|((new, old), _)| new != old)
+        .map(|(_, painted)| *painted)
+        .collect();
+    assert!(changed.len() > 300 && changed.iter().all(|painted| *painted));
+
+    let unknown = [
+        "--init",
+        "init.png",
+        "--mask",
+        "mask.png",
+        "--masked-content",
+        "lava",
+        "x",
+    ];
+    bench
+        .generate(&unknown)
+        .fails(2, &["masked-content", "latent-noise"]);
+    bench
+        .generate(&["--init", "init.png", "--mask-blur", "2", "x"])
+        .fails(2, &["--mask"]);
+}
+
+#[test]
 fn the_picture_says_how_large_the_result_is() {
     let bench = Bench::new();
     pictures(&bench, 72, 48);

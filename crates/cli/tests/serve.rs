@@ -5,28 +5,10 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::server::{Server, small, with};
+use common::server::{Server, base64, picture, png, small, with};
 use common::{Bench, models};
 use serde_json::{Value, json};
 use velatura::image::{Image, Mask, png_text};
-
-/// Standard base64, for the few pictures here.
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-fn png(image: &Image) -> String {
-    base64(&image.encode_png(&[]).unwrap())
-}
-
-/// A picture of soft colours.
-fn picture(width: usize, height: usize) -> Image {
-    let pixels = (0..width * height)
-        .flat_map(|i| [(i * 3 % 251) as u8, (i / 5 % 256) as u8, 90])
-        .collect();
-    Image::new(width, height, pixels)
-}
 
 #[test]
 fn a_job_is_followed_step_by_step_and_paints_what_the_command_paints() {
@@ -43,28 +25,37 @@ fn a_job_is_followed_step_by_step_and_paints_what_the_command_paints() {
 
     let events = server.events(id, None);
     let names: Vec<&str> = events.iter().map(|event| event.1.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "queued", "started", "step", "step", "step", "picture", "step", "step", "step",
-            "picture", "done"
-        ]
-    );
+    assert_eq!(names[..2], ["queued", "started"]);
+    assert_eq!(names.last(), Some(&"done"));
     let numbers: Vec<usize> = events.iter().map(|event| event.0).collect();
     assert_eq!(numbers, (0..events.len()).collect::<Vec<_>>());
-    let steps: Vec<(u64, u64)> = events
+    // The two pictures may be painted at once, but of each every step is told in its order.
+    for number in 0..2 {
+        let own: Vec<&Value> = events
+            .iter()
+            .filter(|(_, name, data)| name == "step" && data["picture"] == number)
+            .map(|(_, _, data)| data)
+            .collect();
+        let steps: Vec<&Value> = own.iter().map(|step| &step["step"]).collect();
+        assert_eq!(steps, [1, 2, 3]);
+        assert!(
+            own.iter()
+                .all(|step| step["steps"] == 3 && step["pictures"] == 2)
+        );
+        let finished =
+            |event: &&(usize, String, Value)| event.1 == "picture" && event.2["number"] == number;
+        assert_eq!(events.iter().filter(finished).count(), 1);
+    }
+    let shares: Vec<f64> = events
         .iter()
         .filter(|event| event.1 == "step")
         .map(|(_, _, step)| {
-            assert_eq!((&step["steps"], &step["pictures"]), (&json!(3), &json!(2)));
             assert!(step["seconds_left"].as_f64().unwrap() >= 0.0);
-            (
-                step["picture"].as_u64().unwrap(),
-                step["step"].as_u64().unwrap(),
-            )
+            step["progress"].as_f64().unwrap()
         })
         .collect();
-    assert_eq!(steps, [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]);
+    assert!(shares.is_sorted() && shares.len() == 6, "{shares:?}");
+    assert_eq!(shares.last(), Some(&1.0));
     // From a finished job there is left what came of it.
     let late = server.events(id, Some(1));
     assert_eq!(late.last().unwrap().1, "done");
@@ -98,6 +89,53 @@ fn a_job_is_followed_step_by_step_and_paints_what_the_command_paints() {
     assert_eq!(list["jobs"][0]["id"], id);
     assert_eq!(server.delete(&format!("/v1/jobs/{id}")).status, 204);
     assert_eq!(server.get(&format!("/v1/jobs/{id}")).status, 404);
+}
+
+#[test]
+fn jobs_that_wait_together_paint_what_each_paints_alone() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path("data"), &[]);
+    // Each of these has its own sampler, steps, guidance and prompt; of one size, they share batches.
+    let wishes = [
+        ("a red house", "euler-a", "40", "7.5"),
+        ("a cat", "ddim", "25", "1"),
+        ("the sea", "dpm++2m", "33", "3"),
+        ("a long wait", "ddim", "150", "5"),
+        ("a dog", "heun", "12", "4"),
+    ];
+    let submit = |(prompt, sampler, steps, guidance): &(&str, &str, &str, &str)| {
+        let body = json!({"prompt": prompt, "sampler": sampler, "steps": steps.parse::<usize>().unwrap(),
+            "guidance_scale": guidance.parse::<f32>().unwrap(), "seed": 5, "width": 64, "height": 64});
+        server.submit(&body)
+    };
+    let ids: Vec<String> = wishes.iter().map(submit).collect();
+    // Cancelling one is not the others' matter.
+    let cancel = format!("/v1/jobs/{}/cancel", ids[3]);
+    assert_eq!(server.post(&cancel, &json!({})).status, 200);
+    for (id, (prompt, sampler, steps, guidance)) in ids.iter().zip(&wishes) {
+        let job = server.finished(id);
+        if *prompt == "a long wait" {
+            assert_eq!(job["state"], "cancelled", "{job}");
+            continue;
+        }
+        assert_eq!(job["state"], "done", "{job}");
+        let ours = server.bytes(job["pictures"][0]["url"].as_str().unwrap());
+        let told = [
+            "-s",
+            steps,
+            "--seed",
+            "5",
+            "--sampler",
+            sampler,
+            "-g",
+            guidance,
+            "-o",
+            "a.png",
+            prompt,
+        ];
+        bench.generate(&told);
+        assert_eq!(ours, fs::read(bench.path("a.png")).unwrap(), "{prompt}");
+    }
 }
 
 #[test]
@@ -209,212 +247,6 @@ fn a_part_of_a_picture_is_repainted_and_the_rest_stays() {
     );
     assert_eq!(job["order"]["strength"], 0.8);
     assert_eq!(job["pictures"][0]["recipe"]["strength"], 0.8);
-}
-
-/// The header of a PNG of 50 000 × 50 000 pixels, and a little of what would unpack to 7.5 GB.
-fn bomb() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 50_000, 50_000);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header().unwrap();
-    writer
-        .write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 0xed, 0xc1])
-        .unwrap();
-    drop(writer);
-    bytes
-}
-
-#[test]
-fn what_cannot_be_is_refused_and_names_the_field() {
-    let bench = Bench::new();
-    let config = bench.path("serve.toml");
-    fs::write(&config, "[limits]\nbody_bytes = 65536\n").unwrap();
-    let server = Server::start(&bench.path("data"), &["--config", config.to_str().unwrap()]);
-    let init = png(&picture(64, 64));
-    let mask = base64(&Mask::new(64, 72, vec![true; 64 * 72]).encode_png().unwrap());
-    let cases = [
-        (json!({"steps": 0}), "steps", "1 to"),
-        (json!({"steps": 1000}), "steps", "1 to 150"),
-        (json!({"steps": "many"}), "steps", "many"),
-        (json!({"seed": -1}), "seed", "-1"),
-        (json!({"seed": 1u64 << 60}), "seed", "9007199254740991"),
-        (json!({"seed": null, "seeds": []}), "seeds", "at least one"),
-        (json!({"count": 0}), "count", "1 to 16"),
-        (json!({"count": 1000}), "count", "1 to 16"),
-        (
-            json!({"sampler": "eular"}),
-            "sampler",
-            "the nearest is euler",
-        ),
-        (
-            json!({"schedule": "karas"}),
-            "schedule",
-            "the nearest is karras",
-        ),
-        (json!({"width": 65}), "width", "the nearest is 64"),
-        (json!({"height": 100_000}), "height", "2048"),
-        (
-            json!({"guidance_scale": -1}),
-            "guidance_scale",
-            "not negative",
-        ),
-        (json!({"eta": 3}), "eta", "0 to 1"),
-        (json!({"prompt": "x".repeat(20_000)}), "prompt", "10000"),
-        (json!({"strength": 0.5}), "strength", "init"),
-        (json!({"mask": init}), "mask", "init"),
-        (json!({"init_image": init, "mask": mask}), "mask", "64×64"),
-        (
-            json!({"init_image": init, "strength": 0}),
-            "strength",
-            "above 0",
-        ),
-        (json!({"init_image": "*"}), "init_image", "base64"),
-        (
-            json!({"init_image": base64(b"no picture")}),
-            "init_image",
-            "PNG",
-        ),
-        (
-            json!({"init_image": base64(&bomb())}),
-            "init_image",
-            "50000×50000",
-        ),
-        (
-            json!({"init_image": png(&picture(65, 64)), "width": null, "height": null}),
-            "width",
-            "65",
-        ),
-    ];
-    for (more, field, part) in cases {
-        let answer = server.post("/v1/jobs", &with(&small("x"), more.clone()));
-        let short = more.to_string().chars().take(80).collect::<String>();
-        assert_eq!(answer.status, 422, "{short}: {}", answer.body);
-        assert_eq!(answer.headers["content-type"], "application/problem+json");
-        assert_eq!(answer.body["field"], field, "{short}: {}", answer.body);
-        let detail = answer.body["detail"].as_str().unwrap();
-        assert!(detail.contains(part), "{part:?} is not in {detail}");
-    }
-    let unknown = server.post("/v1/jobs", &json!({"prompt": "x", "stepz": 3}));
-    assert_eq!(unknown.status, 422);
-    assert!(unknown.body["detail"].as_str().unwrap().contains("stepz"));
-    assert_eq!(server.post("/v1/jobs", &json!({"steps": 3})).status, 422);
-
-    let raw = |kind: &str, body: &str| {
-        let request = server.agent.post(format!("{}/v1/jobs", server.url));
-        request
-            .header("Content-Type", kind)
-            .send(body)
-            .unwrap()
-            .status()
-            .as_u16()
-    };
-    assert_eq!(raw("application/json", "{\"prompt\": \"x\""), 400);
-    assert_eq!(raw("text/plain", "{\"prompt\": \"x\"}"), 415);
-    assert_eq!(raw("application/json", &" ".repeat(70_000)), 413);
-    for path in [
-        "/v1/jobs/x",
-        "/v1/jobs/00000000-0000-0000-0000-000000000000",
-        "/nothing",
-        "/v1/jobs/../x",
-    ] {
-        assert_eq!(server.get(path).status, 404, "{path}");
-    }
-    assert_eq!(server.get("/v1/jobs?limit=0").status, 422);
-    assert_eq!(server.get("/v1/jobs?state=lost").status, 422);
-    assert_eq!(server.delete("/v1/model").status, 405);
-    assert_eq!(server.get("/v1/jobs").body["jobs"], json!([]));
-}
-
-#[test]
-fn a_full_queue_says_when_to_come_again() {
-    let bench = Bench::new();
-    let config = bench.path("serve.toml");
-    fs::write(&config, "[limits]\nqueue = 2\n").unwrap();
-    let server = Server::start(&bench.path("data"), &["--config", config.to_str().unwrap()]);
-    let long = json!({"prompt": "x", "steps": 150, "width": 256, "height": 256});
-    let mut refused = None;
-    for _ in 0..5 {
-        let answer = server.post("/v1/jobs", &long);
-        if answer.status != 201 {
-            refused = Some(answer);
-        }
-    }
-    let refused = refused.expect("five do not fit");
-    assert_eq!(refused.status, 429, "{}", refused.body);
-    let seconds: u64 = refused.headers["retry-after"]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!((1..=600).contains(&seconds));
-}
-
-#[test]
-fn keys_are_asked_for_and_other_origins_turned_away() {
-    let bench = Bench::new();
-    let (keys, key) = (bench.path("keys.txt"), "0123456789abcdef");
-    fs::write(&keys, format!("# mine\n{key}\n")).unwrap();
-    let server = Server::start(
-        &bench.path("data"),
-        &["--api-key-file", keys.to_str().unwrap()],
-    );
-    for path in [
-        "/v1/jobs",
-        "/v1/model",
-        "/metrics",
-        "/sdapi/v1/progress",
-        "/v1/models",
-    ] {
-        let answer = server.get(path);
-        assert_eq!(answer.status, 401, "{path}");
-        assert!(answer.headers.contains_key("www-authenticate"));
-    }
-    for path in ["/", "/healthz", "/readyz", "/app.js", "/openapi.json"] {
-        assert_eq!(server.get(path).status, 200, "{path}");
-    }
-    let bearer = format!("Bearer {key}");
-    let basic = format!("Basic {}", base64(format!("me:{key}").as_bytes()));
-    for value in [&bearer, &basic] {
-        let answer = server.post_with("/v1/jobs", &small("x"), &[("Authorization", value)]);
-        assert_eq!(answer.status, 201, "{}", answer.body);
-    }
-    let wrong = server.post_with(
-        "/v1/jobs",
-        &small("x"),
-        &[("Authorization", "Bearer 0123456789abcdeF")],
-    );
-    assert_eq!(wrong.status, 401);
-    // A link that is handed out works without the key.
-    let body = json!({"prompt": "a cat", "size": "64x64", "response_format": "url"});
-    let answer = server.post_with(
-        "/v1/images/generations",
-        &body,
-        &[("Authorization", &bearer)],
-    );
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let url = answer.body["data"][0]["url"].as_str().unwrap();
-    let path = url.strip_prefix(&server.url).unwrap();
-    assert_eq!(server.bytes(path)[..4], *b"\x89PNG");
-    assert_eq!(server.get(path.split('?').next().unwrap()).status, 401);
-
-    let evil = [
-        ("Authorization", bearer.as_str()),
-        ("Origin", "https://evil.example"),
-    ];
-    assert_eq!(server.post_with("/v1/jobs", &small("x"), &evil).status, 403);
-
-    let model = models().join("sd15");
-    let refused = bench.run(&[
-        "serve",
-        "--host",
-        "0.0.0.0",
-        "--data",
-        "none",
-        "-m",
-        model.to_str().unwrap(),
-    ]);
-    refused.fails(1, &["0.0.0.0", "--api-key-file", "--no-auth"]);
 }
 
 #[cfg(unix)]

@@ -283,6 +283,9 @@ fn nonsense(random: &mut Random) -> Vec<u8> {
         "model",
         "image",
         "denoising_strength",
+        "masked_content",
+        "padding_mask_crop",
+        "inpainting_fill",
     ];
     let value = |random: &mut Random| match random.below(16) {
         0 => json!(null),

@@ -1,7 +1,6 @@
 //! The queue: what waits, what runs, and who follows it. The database is the truth; this is what a running server needs to
 //! know at once.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use crate::live::{Event, Live};
 use crate::metrics::Metrics;
 use crate::order::{Attachments, Order};
 use crate::problem::Problem;
+use crate::queue::{Closed, Queue, Size, Stop, Turn};
 use crate::settings::{Limits, Retention};
 use crate::store::{Accepted, Job, Key, State, Store, StoreError};
 
@@ -23,7 +23,7 @@ const FIRST_GUESS: f64 = 10.0;
 /// The queue and the database behind it.
 pub struct Jobs {
     store: Mutex<Store>,
-    queue: Mutex<Queue>,
+    waiting: Mutex<Waiting>,
     /// Rung when something was put into the queue, and when the server stops.
     bell: Condvar,
     stopping: AtomicBool,
@@ -36,12 +36,10 @@ pub struct Jobs {
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Uuid>,
-    running: Option<Uuid>,
+struct Waiting {
+    queue: Queue,
     /// Places that are promised to jobs on their way to the disk.
     promised: usize,
-    live: HashMap<Uuid, Arc<Live>>,
     /// Seconds that a job takes, averaged; the last ones count most.
     usual: Option<f64>,
 }
@@ -64,27 +62,35 @@ impl Jobs {
     /// The database's.
     pub fn new(store: Store, limits: &Limits, retention: Retention) -> Result<Jobs, StoreError> {
         store.tidy(&retention)?;
-        let waiting: VecDeque<Uuid> = store.unfinished()?.into();
-        for &id in &waiting {
+        let mut queue = Queue::default();
+        for id in store.unfinished()? {
             store.put_back(id)?;
+            let Some(job) = store.job(id)? else { continue };
+            let missing = job.missing();
+            if missing.is_empty() {
+                // The last thing before a crash was its last picture.
+                store.finish(id, State::Done, None)?;
+                continue;
+            }
+            let pictures = job.order.seeds.len();
+            let live = Arc::new(Live::new(pictures, missing.len()));
+            queue.push(id, job.order.size(), missing.into(), live);
         }
-        let metrics = Metrics::default();
-        metrics.queued.set(waiting.len() as i64);
-        let live = waiting.iter().map(|&id| (id, Arc::default())).collect();
-        Ok(Jobs {
+        let jobs = Jobs {
             store: Mutex::new(store),
-            queue: Mutex::new(Queue {
-                waiting,
-                live,
-                ..Queue::default()
+            waiting: Mutex::new(Waiting {
+                queue,
+                ..Waiting::default()
             }),
             bell: Condvar::new(),
             stopping: AtomicBool::new(false),
             stop: watch::Sender::new(false),
-            metrics,
+            metrics: Metrics::default(),
             limit: limits.queue,
             retention,
-        })
+        };
+        jobs.count(&jobs.lock().queue);
+        Ok(jobs)
     }
 
     /// Accepts a job: when this returns, it is on the disk. With an idempotency key, the job that the key brought before.
@@ -102,10 +108,10 @@ impl Jobs {
             return Err(Problem::unavailable("the server is stopping", 10));
         }
         let full = {
-            let mut queue = self.queue();
-            let full = queue.waiting.len() + queue.promised >= self.limit;
+            let mut waiting = self.lock();
+            let full = waiting.queue.waiting() + waiting.promised >= self.limit;
             if !full {
-                queue.promised += 1;
+                waiting.promised += 1;
             }
             full
         };
@@ -117,7 +123,8 @@ impl Jobs {
                 return Ok((id, false));
             }
             self.metrics.job("refused");
-            let seconds = self.usual_seconds().ceil().clamp(1.0, 600.0) as u64;
+            let usual = self.lock().usual.unwrap_or(FIRST_GUESS);
+            let seconds = usual.ceil().clamp(1.0, 600.0) as u64;
             return Err(Problem {
                 retry_after: Some(seconds),
                 ..Problem::new(
@@ -131,14 +138,16 @@ impl Jobs {
         }
         let id = Uuid::now_v7();
         let accepted = self.store().accept(id, &order, &attachments, key.as_ref());
-        let mut queue = self.queue();
-        queue.promised -= 1;
+        let mut waiting = self.lock();
+        waiting.promised -= 1;
         match accepted {
             Ok(Accepted::New) => {
-                queue.waiting.push_back(id);
-                queue.live.insert(id, Arc::default());
-                self.metrics.queued.set(queue.waiting.len() as i64);
-                drop(queue);
+                let pictures = order.seeds.len();
+                let live = Arc::new(Live::new(pictures, pictures));
+                let queue = &mut waiting.queue;
+                queue.push(id, order.size(), (0..pictures).collect(), live);
+                self.count(queue);
+                drop(waiting);
                 self.metrics.job("accepted");
                 self.bell.notify_all();
                 Ok((id, true))
@@ -185,11 +194,10 @@ impl Jobs {
     }
 
     fn with_place(&self, job: Job) -> View {
-        let queue = self.queue();
-        let position = queue.waiting.iter().position(|&id| id == job.id);
+        let waiting = self.lock();
         View {
-            position: position.map(|at| at + usize::from(queue.running.is_some())),
-            live: queue.live.get(&job.id).cloned(),
+            position: waiting.queue.position(job.id),
+            live: waiting.queue.live(job.id).cloned(),
             job,
         }
     }
@@ -211,32 +219,24 @@ impl Jobs {
     /// # Errors
     /// 404.
     pub fn cancel(&self, id: Uuid) -> Result<(), Problem> {
-        let waited = {
-            let mut queue = self.queue();
-            if let Some(live) = queue.live.get(&id) {
-                live.cancel();
-            }
-            let before = queue.waiting.len();
-            queue.waiting.retain(|&waiting| waiting != id);
-            self.metrics.queued.set(queue.waiting.len() as i64);
-            queue.waiting.len() < before
-        };
-        if waited {
-            return self
-                .end(id, State::Cancelled, None)
-                .map_err(Problem::internal);
+        let closed = self.lock().queue.cancel(id);
+        // The others may have waited for this one.
+        self.bell.notify_all();
+        match closed {
+            Some(closed) => self.close(id, closed).map_err(Problem::internal),
+            None => self.view(id).map(drop),
         }
-        self.view(id).map(drop)
     }
 
-    /// The job that is being painted.
+    /// The job that is being painted; the oldest of several.
     pub fn running(&self) -> Option<Uuid> {
-        self.queue().running
+        self.lock().queue.running().next()
     }
 
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.queue().waiting.len()
+    /// How many have been accepted and not finished.
+    pub fn unfinished(&self) -> usize {
+        let waiting = self.lock();
+        waiting.queue.waiting() + waiting.queue.running().count()
     }
 
     /// Forgets a job that has come to its end.
@@ -258,7 +258,7 @@ impl Jobs {
     /// 503 when the server stops before.
     pub async fn wait(&self, id: Uuid) -> Result<(), Problem> {
         let mut stop = self.stop.subscribe();
-        let live = self.queue().live.get(&id).cloned();
+        let live = self.lock().queue.live(id).cloned();
         let Some(live) = live else { return Ok(()) };
         let mut length = live.watch();
         loop {
@@ -278,37 +278,59 @@ impl Jobs {
         }
     }
 
-    // What the worker needs.
+    // What the painters need.
 
-    /// The next job, as soon as there is one; none when the server stops.
-    pub(crate) fn next(&self) -> Option<(Uuid, Arc<Live>)> {
-        let mut queue = self.queue();
+    /// The next picture to paint, as soon as there is one; `at_once` says how many of a size are painted at once. None
+    /// when the server stops.
+    pub(crate) fn next(&self, at_once: impl Fn(Size) -> usize) -> Option<Turn> {
+        let mut waiting = self.lock();
         loop {
             if self.is_stopping() {
                 return None;
             }
-            if let Some(id) = queue.waiting.pop_front() {
-                queue.running = Some(id);
-                self.metrics.queued.set(queue.waiting.len() as i64);
-                self.metrics.running.set(1);
-                let live = queue.live.entry(id).or_default().clone();
-                return Some((id, live));
+            if let Some(turn) = waiting.queue.next(&at_once) {
+                self.count(&waiting.queue);
+                return Some(turn);
             }
-            let woken = self.bell.wait_timeout(queue, Duration::from_secs(60));
-            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+            let woken = self.bell.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Brings a job to its end and tells those that follow it.
+    /// Takes note of what became of a picture; with the last one of a job the job ends.
     ///
     /// # Errors
     /// The database's.
-    pub(crate) fn end(
-        &self,
-        id: Uuid,
-        state: State,
-        error: Option<&str>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn painted(&self, id: Uuid, result: Result<(), Stop>) -> Result<(), StoreError> {
+        let closed = {
+            let mut waiting = self.lock();
+            let closed = waiting.queue.painted(id, result);
+            self.count(&waiting.queue);
+            closed
+        };
+        // There may be room for another one now.
+        self.bell.notify_all();
+        closed.map_or(Ok(()), |closed| self.close(id, closed))
+    }
+
+    /// Brings a job to its end.
+    fn close(&self, id: Uuid, Closed { stop, begun }: Closed) -> Result<(), StoreError> {
+        match stop {
+            None => {
+                if let Some(begun) = begun {
+                    self.took(begun.elapsed());
+                }
+                self.end(id, State::Done, None)
+            }
+            Some(Stop::Cancelled) => self.end(id, State::Cancelled, None),
+            Some(Stop::Failed(error)) => self.end(id, State::Failed, Some(&error)),
+            // The database has it among the unfinished ones, for the next start.
+            Some(Stop::Leaving) => Ok(()),
+        }
+    }
+
+    /// Writes down a job's end and tells those that follow it.
+    fn end(&self, id: Uuid, state: State, error: Option<&str>) -> Result<(), StoreError> {
         // Those that wait are told in any case, also when the disk is full.
         let written = {
             let store = self.store();
@@ -316,44 +338,35 @@ impl Jobs {
             written.and_then(|_| store.tidy(&self.retention))
         };
         self.metrics.job(state.name());
-        let live = {
-            let mut queue = self.queue();
-            if queue.running == Some(id) {
-                queue.running = None;
-                self.metrics.running.set(0);
-            }
-            queue.live.remove(&id)
+        let entry = {
+            let mut waiting = self.lock();
+            let entry = waiting.queue.remove(id);
+            self.count(&waiting.queue);
+            entry
         };
         let unwritten = written.as_ref().err().map(StoreError::to_string);
         let end = match &unwritten {
             None => Event::end(state, error),
             Some(error) => Event::end(State::Failed, Some(error)),
         };
-        if let (Some(live), Some(event)) = (live, end) {
-            live.push(event);
+        if let (Some(entry), Some(event)) = (entry, end) {
+            entry.live.push(event);
         }
         written.map(drop)
     }
 
     /// Notes how long a whole job took.
-    pub(crate) fn took(&self, time: Duration) {
-        let mut queue = self.queue();
+    fn took(&self, time: Duration) {
+        let mut waiting = self.lock();
         let seconds = time.as_secs_f64();
-        queue.usual = Some(
-            queue
-                .usual
-                .map_or(seconds, |usual| 0.8 * usual + 0.2 * seconds),
-        );
+        let usual = waiting.usual;
+        waiting.usual = Some(usual.map_or(seconds, |usual| 0.8 * usual + 0.2 * seconds));
     }
 
-    /// Seconds that a job usually takes.
-    pub fn usual_seconds(&self) -> f64 {
-        self.queue().usual.unwrap_or(FIRST_GUESS)
-    }
-
-    /// Lets go of a job that shall wait for the next start of the server.
-    pub(crate) fn leave(&self, id: Uuid) -> Result<(), StoreError> {
-        self.store().put_back(id)
+    fn count(&self, queue: &Queue) {
+        self.metrics.queued.set(queue.waiting() as i64);
+        self.metrics.running.set(queue.running().count() as i64);
+        self.metrics.painting.set(queue.painting() as i64);
     }
 
     /// The database.
@@ -361,16 +374,16 @@ impl Jobs {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has everything come to rest: the worker after its step, those that wait with an answer.
+    /// Has everything come to rest: the painters after their step, those that wait with an answer.
     pub fn stop(&self) {
-        // Under the queue's lock, or the worker could miss the bell.
-        let queue = self.queue();
+        // Under the queue's lock, or a painter could miss the bell.
+        let waiting = self.lock();
         self.stopping.store(true, Ordering::Relaxed);
-        drop(queue);
+        drop(waiting);
         self.stop.send_replace(true);
         self.bell.notify_all();
     }

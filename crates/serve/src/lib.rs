@@ -2,11 +2,11 @@
 //! programs that speak them, and a page for people.
 //!
 //! Reading order: [`settings`] (what can be set), [`order`] (a job's content), [`store`] (SQLite: what was accepted is
-//! kept), [`live`] (what happens to a job while someone watches), [`jobs`] (the queue), [`worker`] (the one thread that
-//! paints), [`app`] (what handlers share), `guard` (who may ask), `routes` (one file per API). Only `wire*.rs` knows
-//! how a request or an answer is spelled.
+//! kept), [`live`] (what happens to a job while someone watches), `queue` (who is next), [`jobs`] (queue and database
+//! together), `worker` (the threads that paint), [`app`] (what handlers share), `guard` (who may ask), `routes` (one file
+//! per API). Only `wire*.rs` knows how a request or an answer is spelled.
 //!
-//! The event loop never paints and never waits for the disk: painting has a thread of its own, and the database is
+//! The event loop never paints and never waits for the disk: painting has threads of its own, and the database is
 //! asked on tokio's blocking threads.
 
 pub mod app;
@@ -18,6 +18,7 @@ pub mod logs;
 pub mod metrics;
 pub mod order;
 pub mod problem;
+mod queue;
 mod routes;
 mod server;
 pub mod settings;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ pub struct Step {
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
+    /// How much of the whole job is done, 0 to 1. Pictures of one job may be painted at once.
+    pub progress: f64,
     /// Seconds until the whole job is done, as far as can be told.
     pub seconds_left: f64,
     /// What the picture looks like by now, as a data URL of a small PNG; not with every step.
@@ -92,23 +95,38 @@ impl Event {
 
 /// A job that has not come to its end.
 pub struct Live {
+    /// Pictures in all, and those that are still to be painted in this run of the server.
+    pictures: usize,
+    missing: usize,
     cancelled: AtomicBool,
-    log: Mutex<Vec<Event>>,
+    log: Mutex<Log>,
     /// The length of the log.
     length: watch::Sender<usize>,
 }
 
-impl Default for Live {
-    fn default() -> Self {
-        Live {
-            cancelled: AtomicBool::new(false),
-            log: Mutex::new(vec![Event::Queued]),
-            length: watch::Sender::new(1),
-        }
-    }
+struct Log {
+    events: Vec<Event>,
+    begun: Option<Instant>,
+    /// Steps taken, of all pictures.
+    steps: usize,
 }
 
 impl Live {
+    /// A job of so many pictures, of which `missing` are still to be painted.
+    pub fn new(pictures: usize, missing: usize) -> Live {
+        Live {
+            pictures,
+            missing,
+            cancelled: AtomicBool::new(false),
+            log: Mutex::new(Log {
+                events: vec![Event::Queued],
+                begun: None,
+                steps: 0,
+            }),
+            length: watch::Sender::new(1),
+        }
+    }
+
     /// Asks the worker to stop.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -119,12 +137,22 @@ impl Live {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Adds an event, and wakes those that follow. Only the last preview is kept in the log: whoever comes late does not
-    /// need the others, and memory stays small.
+    /// Adds an event, and wakes those that follow.
     pub fn push(&self, event: Event) {
+        self.add(self.lock(), event);
+    }
+
+    /// Adds that a picture has taken step `step` of `steps`. Only the last preview is kept in the log: whoever comes late
+    /// does not need the others, and memory stays small.
+    pub fn step(&self, picture: usize, step: usize, steps: usize, preview: Option<String>) {
         let mut log = self.lock();
-        if matches!(&event, Event::Step(step) if step.preview.is_some()) {
-            let last = log.iter_mut().rev().find_map(|event| match event {
+        log.steps += 1;
+        let left = (self.missing * steps).saturating_sub(log.steps) as f64;
+        let per_step = log.begun.map_or(0.0, |begun| {
+            begun.elapsed().as_secs_f64() / log.steps as f64
+        });
+        if preview.is_some() {
+            let last = log.events.iter_mut().rev().find_map(|event| match event {
                 Event::Step(step) if step.preview.is_some() => Some(step),
                 _ => None,
             });
@@ -132,30 +160,44 @@ impl Live {
                 step.preview = None;
             }
         }
-        log.push(event);
-        let length = log.len();
-        drop(log);
-        self.length.send_replace(length);
+        let event = Event::Step(Step {
+            picture,
+            pictures: self.pictures,
+            step,
+            steps,
+            progress: rounded(1.0 - left / (self.pictures * steps) as f64, 1e4),
+            seconds_left: rounded(per_step * left, 1e2),
+            preview,
+        });
+        self.add(log, event);
+    }
+
+    fn add(&self, mut log: MutexGuard<Log>, event: Event) {
+        if event == Event::Started {
+            log.begun = Some(Instant::now());
+        }
+        log.events.push(event);
+        // Under the log's lock, so that lengths are told in order.
+        self.length.send_replace(log.events.len());
     }
 
     /// The events from number `from` on.
     pub fn since(&self, from: usize) -> Vec<Event> {
-        self.lock().get(from..).unwrap_or_default().to_vec()
+        let log = self.lock();
+        log.events.get(from..).unwrap_or_default().to_vec()
     }
 
     /// The last step, with the last preview.
-    pub fn progress(&self) -> Option<(Step, Option<String>)> {
+    pub fn progress(&self) -> Option<Step> {
         let log = self.lock();
-        let mut steps = log.iter().rev().filter_map(|event| match event {
+        let mut steps = log.events.iter().rev().filter_map(|event| match event {
             Event::Step(step) => Some(step),
             _ => None,
         });
         let last = steps.next()?.clone();
-        let preview = last
-            .preview
-            .clone()
-            .or_else(|| steps.find_map(|step| step.preview.clone()));
-        Some((last, preview))
+        let before = || steps.find_map(|step| step.preview.clone());
+        let preview = last.preview.clone().or_else(before);
+        Some(Step { preview, ..last })
     }
 
     /// Tells of every change of the log's length.
@@ -163,40 +205,55 @@ impl Live {
         self.length.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+    fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn rounded(value: f64, to: f64) -> f64 {
+    (value * to).round() / to
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn step(step: usize, preview: bool) -> Event {
-        Event::Step(Step {
-            picture: 0,
-            pictures: 1,
-            step,
-            steps: 4,
-            seconds_left: 0.0,
-            preview: preview.then(|| format!("preview {step}")),
-        })
+    #[test]
+    fn the_log_keeps_every_event_and_one_preview() {
+        let live = Live::new(2, 2);
+        let mut watch = live.watch();
+        live.push(Event::Started);
+        for (picture, step, preview) in [(0, 1, true), (1, 1, true), (0, 2, false)] {
+            let preview = preview.then(|| format!("preview {picture}"));
+            live.step(picture, step, 2, preview);
+        }
+        assert_eq!(*watch.borrow_and_update(), 5);
+        let events = live.since(0);
+        assert_eq!(events[..2], [Event::Queued, Event::Started]);
+        let told: Vec<(usize, usize, f64, Option<&str>)> = events[2..]
+            .iter()
+            .map(|event| match event {
+                Event::Step(s) => (s.picture, s.step, s.progress, s.preview.as_deref()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            (0, 1, 0.25, None),
+            (1, 1, 0.5, Some("preview 1")),
+            (0, 2, 0.75, None),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(live.since(4), events[4..]);
+        assert_eq!(live.since(99), []);
+        let last = live.progress().unwrap();
+        assert_eq!((last.step, last.preview.as_deref()), (2, Some("preview 1")));
     }
 
     #[test]
-    fn the_log_keeps_every_event_and_one_preview() {
-        let live = Live::default();
-        let mut watch = live.watch();
-        for (i, preview) in [true, true, false].into_iter().enumerate() {
-            live.push(step(i + 1, preview));
-        }
-        assert_eq!(*watch.borrow_and_update(), 4);
-        let events = live.since(0);
-        assert_eq!(events[0], Event::Queued);
-        assert_eq!(events[1..], [step(1, false), step(2, true), step(3, false)]);
-        assert_eq!(live.since(3), [step(3, false)]);
-        assert_eq!(live.since(99), []);
-        let (last, preview) = live.progress().unwrap();
-        assert_eq!((last.step, preview.as_deref()), (3, Some("preview 2")));
+    fn a_picture_that_was_there_before_counts() {
+        // Of four pictures two were painted before the server was started again.
+        let live = Live::new(4, 2);
+        live.step(2, 1, 10, None);
+        assert!((live.progress().unwrap().progress - 0.525).abs() < 1e-9);
     }
 }

@@ -43,8 +43,10 @@ pub struct Metrics {
     registry: Registry,
     /// Jobs that wait.
     pub queued: Gauge,
-    /// Jobs that are painted.
+    /// Jobs that were begun.
     pub running: Gauge,
+    /// Pictures that are being painted at once.
+    pub painting: Gauge,
     /// Clients that follow events.
     pub followers: Gauge,
     /// Steps taken; its rate is steps per second.
@@ -67,6 +69,7 @@ impl Default for Metrics {
             registry: Registry::default(),
             queued: Gauge::default(),
             running: Gauge::default(),
+            painting: Gauge::default(),
             followers: Gauge::default(),
             steps: Counter::default(),
             pictures: Counter::default(),
@@ -77,10 +80,11 @@ impl Default for Metrics {
             memory: Gauge::default(),
         };
         registry.register("jobs_queued", "Jobs that wait", metrics.queued.clone());
+        registry.register("jobs_running", "Jobs begun", metrics.running.clone());
         registry.register(
-            "jobs_running",
-            "Jobs being painted",
-            metrics.running.clone(),
+            "pictures_painting",
+            "Pictures being painted at once",
+            metrics.painting.clone(),
         );
         registry.register(
             "followers",

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use velatura::image::{Image, Mask, PngError};
-use velatura::pipeline::{Model, Request};
+use velatura::pipeline::{Init, Model, Request};
 
 use crate::problem::Problem;
 use crate::settings::Limits;
@@ -38,9 +38,15 @@ pub struct Order {
     /// How far the picture to begin with goes back to noise; none without such a picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
+    /// What the masked part holds before painting begins; none without a mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked_content: Option<String>,
     /// Pixels over which the edge of the mask is softened, inside it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub mask_blur: f32,
+    /// Pixels around the mask, where only the field around it is repainted, in this width and height.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding_mask_crop: Option<usize>,
     /// `txt2img`, `img2img` or `inpaint`.
     pub mode: String,
 }
@@ -58,6 +64,20 @@ pub struct Attachments {
     pub mask: Option<Vec<u8>>,
 }
 
+impl Attachments {
+    /// What is to be kept of `init`, to plan the same again.
+    fn of(init: &Init) -> Result<Attachments, PngError> {
+        let (image, mask) = match &init.whole {
+            Some(whole) => (&whole.image, Some(&whole.mask)),
+            None => (init.image.as_ref(), init.mask.as_deref()),
+        };
+        Ok(Attachments {
+            init: Some(image.encode_png(&[])?),
+            mask: mask.map(Mask::encode_png).transpose()?,
+        })
+    }
+}
+
 /// What a client asked for: a request of the library, and what only a server has.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
@@ -67,8 +87,6 @@ pub struct Wish {
     pub seeds: Vec<u64>,
     /// How many pictures from the first seed on, where only one is given.
     pub count: Option<usize>,
-    /// See [`Order::mask_blur`].
-    pub mask_blur: f32,
 }
 
 impl Wish {
@@ -104,6 +122,15 @@ impl Wish {
             }
         }
         request.seed = request.seed.or(self.seeds.first().copied());
+        if request.padding_mask_crop.is_some()
+            && let Some(init) = &request.init
+            && init.width().max(init.height()) > limits.side
+        {
+            // The picture keeps its size, whatever its part is painted in.
+            let expected = format!("a picture of at most {} pixels a side", limits.side);
+            let found = format!("{}×{}", init.width(), init.height());
+            return Err(Problem::field("init", expected, found));
+        }
         let plan = model.plan(&request)?;
         for (field, side) in [("width", plan.width), ("height", plan.height)] {
             if side > limits.side {
@@ -112,24 +139,18 @@ impl Wish {
             }
         }
         let seeds = seeds(plan.seed, self.seeds, self.count, limits.pictures)?;
-        if !(0.0..=64.0).contains(&self.mask_blur) {
-            let expected = "a number from 0 to 64";
-            return Err(Problem::field("mask_blur", expected, self.mask_blur));
-        }
-        let png = |bytes: Result<Vec<u8>, PngError>| bytes.map_err(Problem::internal);
         let init = plan.init.as_ref();
-        let attachments = Attachments {
-            init: init
-                .map(|init| png(init.image.encode_png(&[])))
-                .transpose()?,
-            mask: init
-                .and_then(|init| init.mask.as_ref())
-                .map(|mask| png(mask.encode_png()))
-                .transpose()?,
+        let attachments = match init {
+            Some(init) => Attachments::of(init).map_err(Problem::internal)?,
+            None => Attachments::default(),
         };
+        let masked = init.filter(|init| init.mask.is_some());
         let order = Order {
             mode: plan.mode().to_string(),
             strength: init.map(|init| init.strength),
+            masked_content: masked.map(|init| init.masked_content.to_string()),
+            mask_blur: masked.map_or(0.0, |init| init.mask_blur),
+            padding_mask_crop: request.padding_mask_crop,
             prompt: plan.prompt,
             negative_prompt: plan.negative,
             seeds,
@@ -140,7 +161,6 @@ impl Wish {
             eta: plan.eta,
             width: plan.width,
             height: plan.height,
-            mask_blur: self.mask_blur,
         };
         Ok((order, attachments))
     }
@@ -186,6 +206,11 @@ fn seeds(
 }
 
 impl Order {
+    /// Width and height of what is painted, in pixels.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
     /// The request for the picture with this seed.
     ///
     /// # Errors
@@ -213,6 +238,9 @@ impl Order {
                 .map(Mask::from_bytes)
                 .transpose()?,
             strength: self.strength,
+            masked_content: self.masked_content.as_deref().map(str::parse).transpose()?,
+            mask_blur: attachments.mask.is_some().then_some(self.mask_blur),
+            padding_mask_crop: self.padding_mask_crop,
         })
     }
 }

@@ -147,7 +147,7 @@ struct Running {
     loaded: tokio::sync::oneshot::Receiver<Result<(), velatura::Error>>,
 }
 
-/// Loads the model and paints, on a thread of its own.
+/// Loads the model and paints, on threads of its own.
 fn worker(app: App, precision: PrecisionChoice) -> io::Result<Running> {
     let (tell, loaded) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()

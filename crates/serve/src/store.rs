@@ -3,9 +3,10 @@
 //! crash every job is either as before or as after.
 
 mod records;
+mod schema;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -14,35 +15,6 @@ use crate::order::{Attachments, Order};
 use crate::settings::Retention;
 
 pub use records::{Accepted, Job, Key, State};
-
-/// The tables' version, in SQLite's `user_version`. A file of a later one is refused.
-const VERSION: i32 = 1;
-
-const TABLES: &str = "
-    CREATE TABLE jobs (
-        id TEXT PRIMARY KEY,                -- UUID version 7: sorts by time
-        state TEXT NOT NULL,
-        created INTEGER NOT NULL,           -- milliseconds since 1970, as all times here
-        started INTEGER,
-        finished INTEGER,
-        content TEXT NOT NULL,              -- the order, in JSON
-        init BLOB,
-        mask BLOB,
-        error TEXT,
-        idempotency_key TEXT UNIQUE,
-        fingerprint BLOB                    -- of the request that came with the key
-    ) STRICT;
-    CREATE INDEX jobs_by_state ON jobs (state, id);
-    CREATE TABLE pictures (
-        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        number INTEGER NOT NULL,            -- from 0, the index of its seed
-        created INTEGER NOT NULL,
-        recipe TEXT NOT NULL,               -- JSON
-        png BLOB NOT NULL,
-        PRIMARY KEY (job, number)
-    ) STRICT;
-    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
-";
 
 /// What can go wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +27,8 @@ pub enum StoreError {
     Damaged(String),
     /// Written by a later version of this program.
     #[error(
-        "the job database is of version {found}, expected at most {VERSION}; use the program that wrote it, or another --data folder"
+        "the job database is of version {found}, expected at most {}; use the program that wrote it, or another --data folder",
+        schema::VERSION
     )]
     Version {
         /// Its version.
@@ -76,27 +49,7 @@ impl Store {
     /// # Errors
     /// It cannot be opened, is in use by another server, or was written by a later version.
     pub fn open(folder: Option<&Path>) -> Result<Store> {
-        let connection = match folder {
-            Some(folder) => Connection::open(folder.join("jobs.sqlite"))?,
-            None => Connection::open_in_memory()?,
-        };
-        // One server per folder: a second one finds the file locked, and need not wait for that to change.
-        connection.busy_timeout(Duration::from_millis(200))?;
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // The disk has confirmed what a client is told.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        let found: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match found {
-            0 => connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
-            ))?,
-            VERSION => {}
-            found => return Err(StoreError::Version { found }),
-        }
-        // Takes the lock now, and not with the first job.
-        connection.execute_batch("BEGIN EXCLUSIVE; COMMIT;")?;
+        let connection = schema::open(folder)?;
         Ok(Store { connection })
     }
 

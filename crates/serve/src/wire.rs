@@ -53,8 +53,14 @@ pub struct SubmitBody {
     pub mask: Option<String>,
     /// How far to go back to noise, above 0 and up to 1. 0.8, with a mask 1, where nobody says.
     pub strength: Option<f64>,
+    /// What the masked part holds before painting begins: `original` where nobody says, `fill` (the colours around it),
+    /// `latent-noise` or `latent-nothing`. It matters with a strength below 1.
+    pub masked_content: Option<String>,
     /// Pixels over which the edge of the mask is softened, inside it; 0 to 64.
     pub mask_blur: Option<f32>,
+    /// Repaints only the field around what is masked, and this many pixels more on each side, in `width` and `height` (where
+    /// nobody says, the model's own), and scales it back into the picture, which keeps its size.
+    pub padding_mask_crop: Option<usize>,
 }
 
 impl SubmitBody {
@@ -69,9 +75,6 @@ impl SubmitBody {
         if self.seeds.as_ref().is_some_and(Vec::is_empty) {
             return Err(Problem::field("seeds", "at least one", "none"));
         }
-        if self.mask.is_none() && self.mask_blur.is_some() {
-            return Err(Problem::field("mask_blur", "a mask beside it", "none"));
-        }
         let init = self.init_image.as_deref();
         let mask = self.mask.as_deref();
         Ok(Wish {
@@ -80,7 +83,6 @@ impl SubmitBody {
                 .or(self.seed.map(|seed| vec![seed]))
                 .unwrap_or_default(),
             count: self.count,
-            mask_blur: self.mask_blur.unwrap_or(0.0),
             request: Request {
                 prompt: self.prompt,
                 negative: self.negative_prompt,
@@ -97,6 +99,9 @@ impl SubmitBody {
                     .transpose()?,
                 mask: mask.map(|text| app::mask("mask", text)).transpose()?,
                 strength: self.strength,
+                masked_content: self.masked_content.map(|name| name.parse()).transpose()?,
+                mask_blur: self.mask_blur,
+                padding_mask_crop: self.padding_mask_crop,
             },
         })
     }
@@ -149,9 +154,7 @@ impl From<View> for JobBody {
             live,
         } = view;
         let progress = live.filter(|_| job.state == State::Running);
-        let progress = progress
-            .and_then(|live| live.progress())
-            .map(|(step, preview)| Step { preview, ..step });
+        let progress = progress.and_then(|live| live.progress());
         let pictures = job
             .pictures
             .iter()

@@ -1,31 +1,25 @@
 //! How AUTOMATIC1111's web UI spells requests and answers.
 //!
 //! Its requests have some seventy fields, most of which do nothing unless they are set to something. A field is either
-//! honoured, or harmless ([`HARMLESS`]: it never changes the picture), or has a value at which it does nothing
-//! ([`NEUTRAL`]). Anything else is answered with an error: no wish is dropped silently.
+//! honoured, or harmless (`refused::HARMLESS`: it never changes the picture), or has a value at which it does nothing
+//! (`refused::neutral`). Anything else is answered with an error: no wish is dropped silently.
 
 mod answer;
+mod fields;
+mod pictures;
+mod refused;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use velatura::diffusion::{Sampler, Spacing};
 use velatura::pipeline::Request;
 
-use crate::app;
 use crate::order::Wish;
 use crate::problem::Problem;
 
 pub use answer::{info, items, samplers, schedulers};
+pub use refused::check_settings;
 
-/// What never changes the picture: where the web UI's own copies go, and what only it knows of.
-const HARMLESS: &[&str] = &[
-    "do_not_save_grid",
-    "do_not_save_samples",
-    "disable_extra_networks",
-    "force_task_id",
-    "override_settings_restore_afterwards",
-    "save_images",
-    "comments",
-];
+use fields::Fields;
 
 /// What the library calls otherwise than the web UI.
 pub const NAMES: &[(&str, &str)] = &[
@@ -35,66 +29,9 @@ pub const NAMES: &[(&str, &str)] = &[
     ("sampler", "sampler_name"),
     ("schedule", "scheduler"),
     ("count", "batch_size"),
+    ("masked_content", "inpainting_fill"),
+    ("padding_mask_crop", "inpaint_full_res_padding"),
 ];
-
-/// What hires.fix would do, if `enable_hr` asked for it; that must be false.
-const WITHOUT_HIRES: &[&str] = &[
-    "hr_scale",
-    "hr_upscaler",
-    "hr_second_pass_steps",
-    "hr_resize_x",
-    "hr_resize_y",
-    "hr_checkpoint_name",
-    "hr_sampler_name",
-    "hr_scheduler",
-    "hr_prompt",
-    "hr_negative_prompt",
-    "firstphase_width",
-    "firstphase_height",
-];
-
-/// Fields and the values at which they do nothing. `null` and a missing field never do anything.
-fn neutral(field: &str) -> Option<&'static [Value]> {
-    static TABLE: std::sync::LazyLock<Vec<(&str, Vec<Value>)>> = std::sync::LazyLock::new(|| {
-        vec![
-            ("enable_hr", vec![json!(false)]),
-            ("styles", vec![json!([])]),
-            ("subseed", vec![json!(-1)]),
-            ("subseed_strength", vec![json!(0)]),
-            ("seed_resize_from_h", vec![json!(-1), json!(0)]),
-            ("seed_resize_from_w", vec![json!(-1), json!(0)]),
-            ("restore_faces", vec![json!(false)]),
-            ("tiling", vec![json!(false)]),
-            ("s_churn", vec![json!(0)]),
-            ("s_min_uncond", vec![json!(0)]),
-            ("s_noise", vec![json!(1)]),
-            ("s_tmin", vec![json!(0)]),
-            // 0 counts as infinity.
-            ("s_tmax", vec![json!(0)]),
-            ("refiner_checkpoint", vec![json!(""), json!("None")]),
-            ("script_name", vec![json!(""), json!("None")]),
-            ("script_args", vec![json!([])]),
-            ("alwayson_scripts", vec![json!({})]),
-            ("infotext", vec![json!("")]),
-            // Only models that were trained on edits use it.
-            ("image_cfg_scale", vec![json!(0), json!(1), json!(1.5)]),
-            ("initial_noise_multiplier", vec![json!(1)]),
-            ("resize_mode", vec![json!(0)]),
-            ("latent_mask", vec![]),
-            ("refiner_switch_at", vec![json!(0), json!(0.8), json!(1)]),
-        ]
-    });
-    let row = TABLE.iter().find(|row| row.0 == field)?;
-    Some(&row.1)
-}
-
-/// Whether two JSON values are the same, 1 and 1.0 alike.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => a == b,
-        _ => a == b,
-    }
-}
 
 /// A request, and how its answer is to look.
 pub struct Asked {
@@ -108,65 +45,6 @@ pub struct Asked {
     pub include_init_images: bool,
     /// Pictures at once; the answer repeats it.
     pub batch_size: usize,
-}
-
-/// The fields of a request, taken out one after the other.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    /// A field that has not been taken yet; `null` is none.
-    fn take(&mut self, field: &str) -> Option<Value> {
-        self.0.remove(field).filter(|value| !value.is_null())
-    }
-
-    fn number(&mut self, field: &str) -> Result<Option<f64>, Problem> {
-        self.take(field)
-            .map(|value| {
-                value
-                    .as_f64()
-                    .ok_or_else(|| Problem::field(field, "a number", &value))
-            })
-            .transpose()
-    }
-
-    /// A whole number; JSON has 20 and 20.0.
-    fn whole(&mut self, field: &str) -> Result<Option<i64>, Problem> {
-        let Some(number) = self.number(field)? else {
-            return Ok(None);
-        };
-        if number.fract() == 0.0 && number.abs() < 9.1e15 {
-            return Ok(Some(number as i64));
-        }
-        Err(Problem::field(field, "a whole number", number))
-    }
-
-    fn count(&mut self, field: &str) -> Result<Option<usize>, Problem> {
-        self.whole(field)?
-            .map(|number| {
-                usize::try_from(number)
-                    .map_err(|_| Problem::field(field, "a number that is not negative", number))
-            })
-            .transpose()
-    }
-
-    fn flag(&mut self, field: &str) -> Result<Option<bool>, Problem> {
-        self.take(field)
-            .map(|value| match (&value, value.as_f64()) {
-                (Value::Bool(flag), _) => Ok(*flag),
-                (_, Some(number)) if number == 0.0 || number == 1.0 => Ok(number == 1.0),
-                _ => Err(Problem::field(field, "true or false", &value)),
-            })
-            .transpose()
-    }
-
-    fn text(&mut self, field: &str) -> Result<Option<String>, Problem> {
-        self.take(field)
-            .map(|value| match value {
-                Value::String(text) => Ok(text),
-                other => Err(Problem::field(field, "a text", other)),
-            })
-            .transpose()
-    }
 }
 
 /// Reads the body of `txt2img`, or of `img2img` when `with_picture`.
@@ -205,25 +83,23 @@ pub fn read(body: Map<String, Value>, with_picture: bool, model: &str) -> Result
     let batch_size = fields.count("batch_size")?.unwrap_or(1);
     let rounds = fields.count("n_iter")?.unwrap_or(1);
     let strength = fields.number("denoising_strength")?;
-    let mut mask_blur = 0.0;
     if with_picture {
         request.strength = Some(strength.unwrap_or(0.75));
-        mask_blur = pictures(&mut fields, &mut request)?;
+        pictures::read(&mut fields, &mut request)?;
     }
-    settings(&mut fields, model)?;
+    refused::settings(&mut fields, model)?;
     let asked = Asked {
         wish: Wish {
             request,
             seeds,
             count: Some(batch_size.saturating_mul(rounds)),
-            mask_blur,
         },
         send_images: fields.flag("send_images")?.unwrap_or(true),
         include_init_images: fields.flag("include_init_images")?.unwrap_or(false),
         parameters,
         batch_size,
     };
-    refuse_the_rest(&fields.0)?;
+    refused::the_rest(&fields.0)?;
     Ok(asked)
 }
 
@@ -281,147 +157,10 @@ fn eta(eta: Option<f64>, sampler: Option<Sampler>) -> Result<Option<f32>, Proble
     }
 }
 
-/// The picture to begin with and its mask. Returns how soft the mask's edge is.
-fn pictures(fields: &mut Fields, request: &mut Request) -> Result<f32, Problem> {
-    let one = "a list with one picture in base64";
-    let list = fields.take("init_images").unwrap_or_default();
-    request.init = match list.as_array().map(Vec::as_slice) {
-        Some([Value::String(text)]) => Some(app::picture("init_images", text)?),
-        Some(list) => {
-            return Err(Problem::field(
-                "init_images",
-                one,
-                format!("a list of {}", list.len()),
-            ));
-        }
-        None => return Err(Problem::field("init_images", one, "no list")),
-    };
-    let mask = fields.text("mask")?.filter(|mask| !mask.is_empty());
-    let blur = fields.number("mask_blur")?;
-    let blur_x = fields.number("mask_blur_x")?;
-    let blur_y = fields.number("mask_blur_y")?;
-    let fill = fields.whole("inpainting_fill")?;
-    let full = fields.flag("inpaint_full_res")?.unwrap_or(false);
-    fields.take("inpaint_full_res_padding");
-    let invert = fields.whole("inpainting_mask_invert")?.unwrap_or(0);
-    let rounded = fields.flag("mask_round")?.unwrap_or(true);
-    let Some(mask) = mask else {
-        // Without a mask none of these does anything.
-        return Ok(0.0);
-    };
-    let mask = app::mask("mask", &mask)?;
-    request.mask = Some(match invert {
-        0 => mask,
-        1 => mask.inverted(),
-        other => return Err(Problem::field("inpainting_mask_invert", "0 or 1", other)),
-    });
-    if full {
-        let found = "true: painting the masked part alone in a higher resolution is not supported";
-        return Err(Problem::field("inpaint_full_res", "false", found));
-    }
-    if !rounded {
-        let found = "false: soft masks are not supported";
-        return Err(Problem::field("mask_round", "true", found));
-    }
-    // From pure noise it does not matter what was there before.
-    let strength = request.strength.unwrap_or(1.0);
-    if let Some(fill) = fill.filter(|&fill| fill != 1 && strength < 1.0) {
-        let expected =
-            "1 (begin with what the picture has there), or denoising_strength 1 (begin with noise)";
-        return Err(Problem::field("inpainting_fill", expected, fill));
-    }
-    let radius = blur.or(blur_x).unwrap_or(4.0);
-    if [blur_x, blur_y]
-        .iter()
-        .flatten()
-        .any(|&other| other != radius)
-    {
-        let expected = "the same blur in both directions";
-        return Err(Problem::field(
-            "mask_blur_y",
-            expected,
-            format!("{blur_x:?} and {blur_y:?}"),
-        ));
-    }
-    Ok(radius as f32)
-}
-
-/// The settings that a request overrides: only those that are as they would be anyway.
-fn settings(fields: &mut Fields, model: &str) -> Result<(), Problem> {
-    let Some(settings) = fields.take("override_settings") else {
-        return Ok(());
-    };
-    let Value::Object(settings) = settings else {
-        return Err(Problem::field("override_settings", "an object", settings));
-    };
-    check_settings(&settings, model, "override_settings.")
-}
-
-/// Refuses settings that would change something.
-///
-/// # Errors
-/// 422 with the setting, its name behind `prefix`.
-pub fn check_settings(
-    settings: &Map<String, Value>,
-    model: &str,
-    prefix: &str,
-) -> Result<(), Problem> {
-    for (name, value) in settings {
-        let own = |text: &str| {
-            text.is_empty() || text == model || text.starts_with(&format!("{model} ["))
-        };
-        let fine = match name.as_str() {
-            _ if value.is_null() => true,
-            "sd_model_checkpoint" => value.as_str().is_some_and(own),
-            "sd_vae" => ["", "Automatic", "None"].contains(&value.as_str().unwrap_or("?")),
-            "CLIP_stop_at_last_layers" => same(value, &json!(1)),
-            "eta_noise_seed_delta" => same(value, &json!(0)),
-            "samples_format" => value.as_str() == Some("png"),
-            "enable_pnginfo" => value.as_bool() == Some(true),
-            "samples_save" | "grid_save" | "save_images_before_highres_fix" => true,
-            _ => false,
-        };
-        if !fine {
-            let field = format!("{prefix}{name}");
-            let expected = match name.as_str() {
-                "sd_model_checkpoint" => format!("{model}, the one model that is loaded"),
-                _ => "a setting that changes nothing here".to_string(),
-            };
-            return Err(Problem::field(&field, expected, value));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses what has been neither honoured nor is without effect.
-fn refuse_the_rest(rest: &Map<String, Value>) -> Result<(), Problem> {
-    let hires = |name: &str| WITHOUT_HIRES.contains(&name);
-    for (name, value) in rest {
-        let known = HARMLESS.contains(&name.as_str()) || hires(name);
-        if known || value.is_null() {
-            continue;
-        }
-        match neutral(name) {
-            Some(values) if values.iter().any(|neutral| same(neutral, value)) => {}
-            Some(values) => {
-                let values: Vec<String> = values.iter().map(Value::to_string).collect();
-                let expected = format!(
-                    "{} or nothing, because this server cannot honour it",
-                    values.join(", ")
-                );
-                return Err(Problem::field(name, expected, value));
-            }
-            None => {
-                let expected = "a field that this server can honour; docs/serving.md lists them";
-                return Err(Problem::field(name, expected, "one that it does not know"));
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn asked(body: Value) -> Result<Asked, Problem> {

@@ -152,6 +152,7 @@ impl Objective for UnetObjective {
             unet: &self.unet,
             vae: &self.vae,
             scheduler: &self.scheduler,
+            batcher: None,
         };
         let mut pictures = Vec::new();
         for plan in &self.plans {

@@ -1,5 +1,7 @@
 //! Pictures: 8-bit RGB pixels, their way to and from the model's `[-1, 1]`, and PNG files that carry text.
 
+mod crop;
+mod fill;
 mod mask;
 
 use std::io::Cursor;
@@ -9,6 +11,7 @@ use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use velatura_tensor::Tensor;
 
+pub use self::crop::Region;
 pub use self::mask::Mask;
 use crate::files::{Existing, write_file};
 use crate::{Error, Result};
@@ -155,14 +158,17 @@ impl Image {
         }
     }
 
-    /// Takes every pixel that `mask` does not paint from `original`, and blends the two inside its edge over about
-    /// `radius` pixels.
+    /// The picture where `mask` paints, `original` everywhere else; the two are blended inside the mask's edge over about
+    /// `blur` pixels.
     ///
     /// # Panics
-    /// When the sizes differ, or `radius` is not positive.
-    pub fn feather(&mut self, mask: &Mask, original: &Image, radius: f32) {
+    /// When the sizes differ.
+    pub fn within(mut self, mask: &Mask, original: &Image, blur: f32) -> Image {
         self.keep_outside(mask, original);
-        let soft = mask.softened(radius);
+        if blur <= 0.0 {
+            return self;
+        }
+        let soft = mask.softened(blur);
         let pixels = self
             .pixels
             .chunks_exact_mut(3)
@@ -175,6 +181,7 @@ impl Image {
                 }
             }
         }
+        self
     }
 
     /// Writes a PNG file with `text` in it, whole or not at all, and returns the name used.
@@ -361,8 +368,7 @@ mod tests {
         // Blended only inside the mask, more and more towards its middle.
         let original = Image::new(9, 1, vec![0; 27]);
         let mask = Mask::new(9, 1, (0..9).map(|x| x >= 3).collect());
-        let mut image = Image::new(9, 1, vec![200; 27]);
-        image.feather(&mask, &original, 1.5);
+        let image = Image::new(9, 1, vec![200; 27]).within(&mask, &original, 1.5);
         let reds: Vec<u8> = image.pixels().chunks(3).map(|pixel| pixel[0]).collect();
         assert_eq!(reds[..3], [0, 0, 0]);
         assert!(reds[3] > 50 && reds[3] < 180 && reds[8] == 200, "{reds:?}");

@@ -49,8 +49,41 @@ pub struct Recipe {
     /// How far the picture that it began with went back to noise; none without such a picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
+    /// How the masked part was repainted; none without a mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inpainting: Option<Inpainting>,
     /// The numbers that matrix products were taken in: `f32` or `bf16`.
     pub precision: String,
+}
+
+/// How a part of a picture was repainted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inpainting {
+    /// What the masked part held before, by its name on the command line.
+    pub masked_content: String,
+    /// Pixels over which the mask's edge was softened.
+    pub mask_blur: f32,
+    /// Pixels around the mask, where only the field around it was repainted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding_mask_crop: Option<usize>,
+}
+
+impl Inpainting {
+    /// The pairs that AUTOMATIC1111's text has for it.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = Vec::new();
+        if self.mask_blur > 0.0 {
+            pairs.push(("Mask blur", self.mask_blur.to_string()));
+        }
+        if let Some(padding) = self.padding_mask_crop {
+            pairs.push(("Inpaint area", "Only masked".to_string()));
+            pairs.push(("Masked area padding", padding.to_string()));
+        }
+        if self.masked_content != "original" {
+            pairs.push(("Masked content", self.masked_content.replace('-', " ")));
+        }
+        pairs
+    }
 }
 
 /// Which model it was.
@@ -89,6 +122,7 @@ impl Recipe {
         if let Some(strength) = self.strength {
             pairs.push(("Denoising strength", strength.to_string()));
         }
+        pairs.extend(self.inpainting.iter().flat_map(Inpainting::pairs));
         if self.eta != 0.0 {
             pairs.push(("Eta DDIM", self.eta.to_string()));
         }
@@ -146,6 +180,7 @@ mod tests {
             height: 768,
             mode: "txt2img".into(),
             strength: None,
+            inpainting: None,
             precision: "f32".into(),
         }
     }

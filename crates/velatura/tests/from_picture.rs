@@ -10,7 +10,9 @@ use std::path::Path;
 use serde::Deserialize;
 use support::{Expected, json, relative, topic};
 use velatura::image::{Image, Mask};
-use velatura::pipeline::{LoadOptions, Pipeline, PrecisionChoice, Preview, Request, Trace};
+use velatura::pipeline::{
+    LoadOptions, MaskedContent, Pipeline, PrecisionChoice, Preview, Request, Trace,
+};
 use velatura_tensor::Tensor;
 
 /// The tolerances of text to picture (tests/pipeline.rs): latents, the encoder's part, and 2 of 255 in the picture.
@@ -235,4 +237,118 @@ fn what_cannot_be_is_refused_and_names_the_field() {
     let init = plan.init.unwrap();
     assert_eq!((init.image.width(), init.image.height()), (64, 72));
     assert!(init.mask.unwrap().painted().iter().all(|painted| *painted));
+}
+
+/// One mask, and the field that diffusers repaints around it.
+#[derive(Debug, Deserialize)]
+struct Crop {
+    width: usize,
+    height: usize,
+    painted: Vec<[usize; 4]>,
+    padding: usize,
+    to: [usize; 2],
+    region: [usize; 4],
+}
+
+#[test]
+fn the_field_around_a_mask_is_that_of_diffusers() {
+    let Some(cases) = topic("crop_regions") else {
+        return;
+    };
+    let cases: Vec<Crop> = serde_json::from_value(json(&cases.join("cases.json"))).unwrap();
+    assert!(cases.len() > 100);
+    for case in cases {
+        let painted = |i: usize| {
+            let (x, y) = (i % case.width, i / case.width);
+            let mut boxes = case.painted.iter();
+            boxes.any(|[left, top, right, bottom]| {
+                (*left..*right).contains(&x) && (*top..*bottom).contains(&y)
+            })
+        };
+        let bits = (0..case.width * case.height).map(painted).collect();
+        let region = Mask::new(case.width, case.height, bits)
+            .region(case.padding, case.to[0], case.to[1])
+            .unwrap();
+        let found = [
+            region.x,
+            region.y,
+            region.x + region.width,
+            region.y + region.height,
+        ];
+        assert_eq!(found, case.region, "{case:?}");
+    }
+}
+
+#[test]
+fn a_masked_part_is_repainted_alone_and_from_what_it_shall_hold() {
+    let Some(models) = topic("models") else {
+        return;
+    };
+    let pipeline = Pipeline::load(&models.join("sd15"), LoadOptions::default()).unwrap();
+    let (width, height) = (100, 70);
+    let pixels =
+        (0..width * height).flat_map(|i| [(i % width * 2) as u8, (i / width * 3) as u8, 40]);
+    let picture = Image::new(width, height, pixels.collect());
+    let bits = (0..width * height)
+        .map(|i| (60..76).contains(&(i % width)) && (20..44).contains(&(i / width)));
+    let mask = Mask::new(width, height, bits.collect());
+    let request = |content, padding| Request {
+        prompt: "a house".to_string(),
+        init: Some(picture.clone()),
+        mask: Some(mask.clone()),
+        masked_content: Some(content),
+        padding_mask_crop: padding,
+        strength: Some(0.6),
+        steps: Some(5),
+        seed: Some(3),
+        width: Some(64),
+        height: Some(64),
+        ..Request::default()
+    };
+    let paint = |request: &Request| {
+        let plan = pipeline.model().plan(request).unwrap();
+        let painted = pipeline.paint(&plan, None, &mut |_| ControlFlow::Continue(()));
+        (plan, painted.unwrap().image)
+    };
+    let mut seen = Vec::new();
+    for content in MaskedContent::ALL {
+        let (plan, image) = paint(&request(content, Some(8)));
+        let whole = plan.init.as_ref().unwrap().whole.as_ref().unwrap();
+        assert_eq!((whole.region.width, whole.region.height), (40, 40));
+        // The picture keeps its size, and everything outside the mask its pixels.
+        assert_eq!((image.width(), image.height()), (width, height));
+        let pairs = image.pixels().chunks(3).zip(picture.pixels().chunks(3));
+        let mut changed = 0;
+        for ((new, old), painted) in pairs.zip(mask.painted()) {
+            assert!(*painted || new == old);
+            changed += usize::from(new != old);
+        }
+        assert!(changed > 300, "{changed} of 384 changed");
+        let recipe = pipeline.recipe(&plan).parameters();
+        assert!(
+            recipe.contains("Inpaint area: Only masked, Masked area padding: 8"),
+            "{recipe}"
+        );
+        assert!(!seen.contains(&image), "{content} is another picture");
+        seen.push(image);
+    }
+    // Nothing is said of padding: within the whole picture, in the size asked for.
+    let (plan, image) = paint(&request(MaskedContent::Original, None));
+    assert_eq!((image.width(), plan.init.unwrap().whole), (64, None));
+
+    let empty = Request {
+        mask: Some(Mask::new(width, height, vec![false; width * height])),
+        ..request(MaskedContent::Fill, Some(0))
+    };
+    let error = pipeline.model().plan(&empty).unwrap_err();
+    assert!(
+        error.is_usage() && error.to_string().contains("mask"),
+        "{error}"
+    );
+    let lonely = Request {
+        mask: None,
+        ..request(MaskedContent::Fill, None)
+    };
+    let error = pipeline.model().plan(&lonely).unwrap_err();
+    assert!(error.to_string().contains("masked_content"), "{error}");
 }

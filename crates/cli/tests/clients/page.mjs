@@ -53,7 +53,13 @@ await size("512");
 await page.getByRole("textbox", { name: "Prompt" }).focus();
 await page.keyboard.press("Control+Enter");
 await page.getByText(/Step \d+ of \d+ · /).waitFor();
+// Another one stands in the list beside it, and can be cancelled there.
+await page.getByRole("textbox", { name: "Prompt" }).fill("one that waits");
+await page.locator("#paint").click();
+await page.locator("#queue li").getByText("one that waits").waitFor();
 await shot("painting");
+await page.getByRole("button", { name: "Cancel: one that waits" }).click();
+await page.locator("#queue").waitFor({ state: "hidden" });
 await page.getByRole("button", { name: "Cancel", exact: true }).click();
 await page.locator("#doing").waitFor({ state: "hidden" });
 assert.equal(await pictures().count(), 1);

@@ -52,6 +52,25 @@ left = (0, 0, 32, 64)
 assert part.image.crop(left).tobytes() == init.crop(left).tobytes()
 assert part.image.tobytes() != init.tobytes()
 
+# With everything that this client sends by default: the masked part alone, from the colours around it. The picture keeps its
+# size, whatever size the part is painted in.
+large = init.resize((200, 120))
+hole = Image.new("L", large.size, 0)
+ImageDraw.Draw(hole).ellipse((120, 30, 170, 90), fill=255)
+part = api.img2img(images=[large], mask_image=hole, prompt="a red ball", steps=5, seed=1, **SIZE)
+assert part.image.size == large.size, part.image.size
+extra = part.info["extra_generation_params"]
+assert extra["Inpaint area"] == "Only masked" and extra["Masked content"] == "fill" and extra["Mask blur"] == "4", extra
+old, new, white = large.tobytes(), part.image.tobytes(), hole.tobytes()
+changed = [white[i] > 127 for i in range(len(white)) if old[3 * i : 3 * i + 3] != new[3 * i : 3 * i + 3]]
+assert len(changed) > 500 and all(changed), "everything outside the mask stays to the pixel"
+# Each content of the masked part is another picture, and so is another padding.
+looks = {part.image.tobytes()}
+for wish in [{"inpainting_fill": 1}, {"inpainting_fill": 2}, {"inpainting_fill": 3}, {"inpaint_full_res_padding": 32}]:
+    other = api.img2img(images=[large], mask_image=hole, prompt="a red ball", steps=5, seed=1, **wish, **SIZE)
+    looks.add(other.image.tobytes())
+assert len(looks) == 5, len(looks)
+
 
 def refused(word, **wish):
     """What cannot be honoured is said, and not ignored."""

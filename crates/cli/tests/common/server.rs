@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Response;
+use velatura::image::Image;
 
 use super::models;
 
@@ -221,4 +222,23 @@ pub fn with(body: &Value, more: Value) -> Value {
         body[name] = value.clone();
     }
     body
+}
+
+/// Standard base64, for the few pictures here.
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A picture's PNG file in base64.
+pub fn png(image: &Image) -> String {
+    base64(&image.encode_png(&[]).unwrap())
+}
+
+/// A picture of soft colours.
+pub fn picture(width: usize, height: usize) -> Image {
+    let pixels = (0..width * height)
+        .flat_map(|i| [(i * 3 % 251) as u8, (i / 5 % 256) as u8, 90])
+        .collect();
+    Image::new(width, height, pixels)
 }

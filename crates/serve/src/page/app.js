@@ -53,23 +53,39 @@ function left(seconds) {
   return `${Math.round(seconds / 60)} min left`;
 }
 
-/** The list of jobs that wait. */
+/** The list of jobs beside the one on the stage. A row lives as long as its job waits, so that it keeps the focus. */
+const rows = new Map();
 function drawQueue() {
-  const waiting = [...open.values()].filter((job) => job.id !== current && job.state === "queued");
-  $("queue").hidden = waiting.length === 0;
-  $("queue").replaceChildren(...waiting.map((job) => {
-    const li = document.createElement("li");
-    const words = document.createElement("span");
-    words.textContent = job.order.prompt || "(no prompt)";
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "plain";
-    button.textContent = "Cancel";
-    button.setAttribute("aria-label", `Cancel: ${words.textContent}`);
-    button.onclick = () => cancel(job.id);
-    li.append(words, button);
-    return li;
-  }));
+  const beside = [...open.values()].filter((job) => job.id !== current);
+  for (const [id, row] of rows) {
+    if (!beside.some((job) => job.id === id)) {
+      row.remove();
+      rows.delete(id);
+    }
+  }
+  for (const job of beside) {
+    if (!rows.has(job.id)) rows.set(job.id, row(job));
+    const far = job.state === "running" ? `${Math.round(100 * (job.done ?? 0))} %` : "waits";
+    rows.get(job.id).querySelector(".far").textContent = far;
+  }
+  $("queue").hidden = rows.size === 0;
+}
+
+function row(job) {
+  const li = document.createElement("li");
+  const words = document.createElement("span");
+  words.textContent = job.order.prompt || "(no prompt)";
+  const far = document.createElement("span");
+  far.className = "far quiet";
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "plain";
+  button.textContent = "Cancel";
+  button.setAttribute("aria-label", `Cancel: ${words.textContent}`);
+  button.onclick = () => cancel(job.id);
+  li.append(words, far, button);
+  $("queue").append(li);
+  return li;
 }
 
 async function cancel(id) {
@@ -85,10 +101,9 @@ $("cancel").addEventListener("click", () => {
   cancel(current);
 });
 
-/** The job that is painted gets the stage. */
+/** A job gets the stage. */
 function take(job) {
   current = job.id;
-  job.state = "running";
   $("doing").hidden = false;
   $("bar").removeAttribute("value");
   $("status").textContent = "Beginning …";
@@ -99,17 +114,39 @@ function leave(job) {
   open.delete(job.id);
   if (current === job.id) {
     current = null;
-    $("doing").hidden = true;
     $("current").classList.remove("vague");
+    // Of those that were painted beside it, the oldest comes to the front.
+    const next = [...open.values()].find((other) => other.state === "running");
+    if (next) take(next);
   }
+  $("doing").hidden = open.size === 0;
+  if (open.size > 0 && !current) $("status").textContent = "Waiting …";
   if (open.size === 0) document.title = "Velatura";
   drawQueue();
+}
+
+/** A job has gone a step further. */
+function advance(job, event) {
+  job.done = event.progress;
+  if (!current) take(job);
+  if (current !== job.id) return drawQueue();
+  $("bar").value = event.progress;
+  const where = event.pictures > 1
+    ? `${job.finished.size} of ${event.pictures} pictures finished`
+    : `Step ${event.step} of ${event.steps}`;
+  $("status").textContent = `${where} · ${left(event.seconds_left)}`;
+  document.title = `${Math.round(100 * event.progress)} % · Velatura`;
+  // Pictures of one job are painted at once; the stage has room for the first that is not finished.
+  let first = 0;
+  while (job.finished.has(first)) first += 1;
+  if (event.preview && event.picture === first) show(event.preview, true, "How far the picture is", job.order);
 }
 
 /** Follows a job to its end. */
 async function follow(job) {
   if (open.has(job.id)) return;
   open.set(job.id, job);
+  job.finished = new Set(job.pictures.map(({ number }) => number));
   drawQueue();
   if (!current) {
     $("doing").hidden = false;
@@ -118,17 +155,14 @@ async function follow(job) {
   }
   try {
     for await (const event of events(job.id)) {
-      if (event.event === "started") take(job);
-      if (event.event === "step") {
-        if (current !== job.id) take(job);
-        const before = event.picture * event.steps + event.step;
-        $("bar").value = before / (event.pictures * event.steps);
-        const which = event.pictures > 1 ? `Picture ${event.picture + 1} of ${event.pictures}, step` : "Step";
-        $("status").textContent = `${which} ${event.step} of ${event.steps} · ${left(event.seconds_left)}`;
-        document.title = `${Math.round((100 * before) / (event.pictures * event.steps))} % · Velatura`;
-        if (event.preview) show(event.preview, true, "How far the picture is", job.order);
+      if (event.event === "started") {
+        job.state = "running";
+        if (current) drawQueue();
+        else take(job);
       }
+      if (event.event === "step") advance(job, event);
       if (event.event === "picture") {
+        job.finished.add(event.number);
         const url = await picture(event.url);
         if (current === job.id) show(url, false, job.order.prompt, job.order);
         const now = await get(`/v1/jobs/${job.id}`);

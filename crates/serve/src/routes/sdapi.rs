@@ -145,29 +145,20 @@ async fn progress(State(app): State<App>, uri: Uri) -> Answer {
     })?;
     let with_image = !query.skip_current_image.unwrap_or(false);
     Ok(blocking(&app, move |app| {
-        let waiting = app.jobs.waiting();
         let running = app.jobs.running().map(|id| app.jobs.view(id)).transpose()?;
         let step = running.as_ref().and_then(|view| view.live.as_ref()?.progress());
-        let (step, preview) = match step {
-            Some((step, preview)) => (Some(step), preview),
-            None => (None, None),
-        };
-        let done = step.as_ref().map_or(0.0, |step| {
-            let before = (step.picture * step.steps + step.step) as f64;
-            before / (step.pictures * step.steps) as f64
-        });
         let stopping = running.as_ref().and_then(|view| view.live.as_ref()).is_some_and(|live| live.is_cancelled());
-        let image = preview.filter(|_| with_image);
-        let image = image.and_then(|url| Some(url.split_once(',')?.1.to_string()));
+        let preview = step.as_ref().and_then(|step| step.preview.clone());
+        let image = preview.filter(|_| with_image).and_then(|url| Some(url.split_once(',')?.1.to_string()));
         Ok(axum::Json(json!({
-            "progress": done,
+            "progress": step.as_ref().map_or(0.0, |step| step.progress),
             "eta_relative": step.as_ref().map_or(0.0, |step| step.seconds_left),
             "state": {
                 "skipped": false,
                 "interrupted": stopping,
                 "stopping_generation": stopping,
                 "job": running.as_ref().map_or(String::new(), |view| view.job.id.to_string()),
-                "job_count": waiting + usize::from(running.is_some()),
+                "job_count": app.jobs.unfinished(),
                 "job_timestamp": running.as_ref().map_or(0, |view| view.job.started.unwrap_or(0)).to_string(),
                 "job_no": step.as_ref().map_or(0, |step| step.picture),
                 "sampling_step": step.as_ref().map_or(0, |step| step.step),

@@ -75,6 +75,16 @@ pub struct Job {
     pub pictures: Vec<(usize, String)>,
 }
 
+impl Job {
+    /// The numbers of the pictures that are not there yet.
+    pub fn missing(&self) -> Vec<usize> {
+        let there = |number: &usize| self.pictures.iter().any(|(known, _)| known == number);
+        (0..self.order.seeds.len())
+            .filter(|number| !there(number))
+            .collect()
+    }
+}
+
 /// What became of a submission.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {

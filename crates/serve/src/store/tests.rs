@@ -15,7 +15,9 @@ fn order() -> Order {
         width: 64,
         height: 64,
         strength: None,
+        masked_content: None,
         mask_blur: 0.0,
+        padding_mask_crop: None,
         mode: "txt2img".into(),
     }
 }

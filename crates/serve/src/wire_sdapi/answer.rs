@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use velatura::diffusion::{Sampler, Spacing};
-use velatura::metadata::Recipe;
+use velatura::metadata::{Inpainting, Recipe};
 
 /// The `info` text of an answer: JSON inside JSON.
 pub fn info(recipes: &[Recipe], batch_size: usize, timestamp: &str) -> String {
@@ -35,7 +35,7 @@ pub fn info(recipes: &[Recipe], batch_size: usize, timestamp: &str) -> String {
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": first.strength,
-        "extra_generation_params": {"Schedule type": schedule_label(&first.schedule)},
+        "extra_generation_params": extra(first),
         "index_of_first_image": 0,
         "infotexts": every(&|recipe| json!(labelled(recipe).parameters())),
         "styles": [],
@@ -45,6 +45,16 @@ pub fn info(recipes: &[Recipe], batch_size: usize, timestamp: &str) -> String {
         "version": format!("Velatura {}", first.version),
     })
     .to_string()
+}
+
+/// What the web UI's text has beyond the fields of its answer.
+fn extra(recipe: &Recipe) -> Map<String, Value> {
+    let schedule = ("Schedule type", schedule_label(&recipe.schedule));
+    let inpainting = recipe.inpainting.iter().flat_map(Inpainting::pairs);
+    std::iter::once(schedule)
+        .chain(inpainting)
+        .map(|(name, value)| (name.to_string(), json!(value)))
+        .collect()
 }
 
 /// A recipe that was read back, with the names that its text uses.

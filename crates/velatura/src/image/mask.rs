@@ -141,7 +141,8 @@ impl Mask {
         Ok(bytes)
     }
 
-    fn gray(&self) -> Vec<u8> {
+    /// One byte per pixel: 255 is painted.
+    pub(super) fn gray(&self) -> Vec<u8> {
         self.painted
             .iter()
             .map(|&painted| if painted { 255 } else { 0 })

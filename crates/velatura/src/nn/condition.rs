@@ -1,9 +1,7 @@
 //! What a model is told besides its input.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use velatura_tensor::Tensor;
 
@@ -13,12 +11,20 @@ use super::Linear;
 ///
 /// In training every step has conditions of its own, and their projections belong on the tape: [`Condition::new`].
 /// While a picture is painted they are known before the first step, so each projection is taken once and kept:
-/// [`Condition::kept`].
+/// [`Condition::kept`]. Pictures that share a batch bring each its own: [`Condition::joined`].
 #[derive(Clone, Debug)]
 pub struct Condition {
+    parts: Vec<Part>,
+}
+
+/// By the path of the layer.
+type Projections = HashMap<Arc<str>, Tensor>;
+
+/// A condition of some of a batch's samples.
+#[derive(Clone, Debug)]
+struct Part {
     value: Tensor,
-    /// By the path of the layer.
-    kept: Option<Rc<RefCell<HashMap<Arc<str>, Tensor>>>>,
+    kept: Option<Arc<Mutex<Projections>>>,
     /// The one sample of `value` that is meant, and how many of the model's samples it is meant for.
     sample: Option<(usize, usize)>,
 }
@@ -27,39 +33,59 @@ impl Condition {
     /// `value: [B, …, I]`, projected anew each time.
     pub fn new(value: Tensor) -> Condition {
         Condition {
-            value,
-            kept: None,
-            sample: None,
+            parts: vec![Part {
+                value,
+                kept: None,
+                sample: None,
+            }],
         }
     }
 
     /// `value: [N, …, I]`, projected once by each layer.
     pub fn kept(value: Tensor) -> Condition {
+        let mut condition = Condition::new(value);
+        condition.parts[0].kept = Some(Arc::default());
+        condition
+    }
+
+    /// One after the other along the batch.
+    pub fn joined<'a>(conditions: impl Iterator<Item = &'a Condition>) -> Condition {
         Condition {
-            kept: Some(Rc::default()),
-            ..Condition::new(value)
+            parts: conditions.flat_map(|c| c.parts.iter().cloned()).collect(),
         }
     }
 
-    /// What is projected.
+    /// What is projected; of several joined ones, the first.
     pub fn value(&self) -> &Tensor {
-        &self.value
+        &self.parts[0].value
     }
 
     /// Sample `index` alone, for a batch of `count`; what is kept, is kept for all samples together.
     pub fn repeated(&self, index: usize, count: usize) -> Condition {
-        Condition {
-            sample: Some((index, count)),
-            ..self.clone()
+        let mut condition = self.clone();
+        for part in &mut condition.parts {
+            part.sample = Some((index, count));
         }
+        condition
     }
 
     /// What `layer` makes of it: `[B, …, O]`.
     pub fn project(&self, layer: &Linear) -> Tensor {
+        if let [only] = self.parts.as_slice() {
+            return only.project(layer);
+        }
+        let parts: Vec<Tensor> = self.parts.iter().map(|part| part.project(layer)).collect();
+        Tensor::concat_batch(&parts.iter().collect::<Vec<_>>())
+    }
+}
+
+impl Part {
+    fn project(&self, layer: &Linear) -> Tensor {
         let projected = match &self.kept {
             None => layer.forward(&self.value),
             Some(kept) => kept
-                .borrow_mut()
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
                 .entry(layer.path().clone())
                 .or_insert_with(|| layer.forward(&self.value))
                 .clone(),
@@ -94,6 +120,11 @@ mod tests {
                 assert_eq!(row.as_slice(), expected.as_slice()[2..].repeat(3));
             }
         }
+        let both = [&condition.repeated(1, 2), &Condition::new(value.clone())];
+        let joined = Condition::joined(both.into_iter()).project(&first);
+        let expected = first.forward(&value);
+        let (top, bottom) = expected.as_slice().split_at(2);
+        assert_eq!(joined.as_slice(), [bottom, bottom, top, bottom].concat());
         let address = |x: Tensor| x.as_slice().as_ptr();
         assert_eq!(
             address(condition.project(&first)),

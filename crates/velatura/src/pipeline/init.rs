@@ -8,17 +8,22 @@ use std::sync::Arc;
 use velatura_tensor::Tensor;
 use velatura_tensor::random::TorchGenerator;
 
+use super::masked::MaskedContent;
 use super::request::Request;
 use super::trace::Trace;
 use super::txt2img::Painter;
 use crate::diffusion::{Known, SamplerSchedule};
-use crate::image::{Image, Mask};
+use crate::image::{Image, Mask, Region};
+use crate::metadata::Inpainting;
 use crate::nn::check_finite;
 use crate::{Error, Result};
 
 /// The strength where nobody says one: diffusers' own, for a whole picture and for a part of it.
 const STRENGTH: f64 = 0.8;
 const INPAINT_STRENGTH: f64 = 1.0;
+
+/// The widest soft edge of a mask, in pixels.
+const MAX_BLUR: f32 = 64.0;
 
 /// The picture to begin with, and how much of it is to stay.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +34,25 @@ pub struct Init {
     pub mask: Option<Arc<Mask>>,
     /// The share of the steps that is taken, from the noisy end: above 0, at most 1.
     pub strength: f64,
+    /// What the masked part holds before.
+    pub masked_content: MaskedContent,
+    /// Pixels over which the edge of the mask is softened.
+    pub mask_blur: f32,
+    /// What picture and mask are a part of, where only the field around the mask is repainted.
+    pub whole: Option<Arc<Whole>>,
+}
+
+/// A picture of which only a field is repainted, in a resolution of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whole {
+    /// The picture.
+    pub image: Image,
+    /// What is repainted.
+    pub mask: Mask,
+    /// Pixels that are seen around it.
+    pub padding: usize,
+    /// The field.
+    pub region: Region,
 }
 
 /// Where the sampler begins.
@@ -53,11 +77,14 @@ impl Init {
             let lonely = match (&request.mask, request.strength) {
                 (Some(_), _) => "mask",
                 (None, Some(_)) => "strength",
-                (None, None) => return Ok(None),
+                (None, None) => return without_mask(request).map(|()| None),
             };
             let expected = "a picture to begin with beside it (init)";
             return Err(Error::request(lonely, expected, "none"));
         };
+        if request.mask.is_none() {
+            without_mask(request)?;
+        }
         if let Some(mask) = &request.mask
             && (mask.width(), mask.height()) != (image.width(), image.height())
         {
@@ -78,10 +105,18 @@ impl Init {
                 strength,
             ));
         }
+        let mask_blur = request.mask_blur.unwrap_or(0.0);
+        if !(0.0..=MAX_BLUR).contains(&mask_blur) {
+            let expected = format!("a number from 0 to {MAX_BLUR}");
+            return Err(Error::request("mask_blur", expected, mask_blur));
+        }
         Ok(Some(Init {
             image: Arc::new(image.clone()),
             mask: request.mask.clone().map(Arc::new),
             strength,
+            masked_content: request.masked_content.unwrap_or_default(),
+            mask_blur,
+            whole: None,
         }))
     }
 
@@ -90,16 +125,73 @@ impl Init {
         (self.image.width(), self.image.height())
     }
 
-    /// The same in another size.
-    pub(super) fn resized(self, width: usize, height: usize) -> Init {
-        if self.size() == (width, height) {
-            return self;
+    /// The same in the size of what is painted: scaled, or with `padding` the field around the mask.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for an empty mask that shall say where to crop.
+    pub(super) fn fitted(
+        mut self,
+        width: usize,
+        height: usize,
+        padding: Option<usize>,
+    ) -> Result<Init> {
+        if let (Some(padding), Some(mask)) = (padding, &self.mask) {
+            let region = mask.region(padding, width, height);
+            let region = region.ok_or_else(|| {
+                let expected = "something painted, for padding_mask_crop to crop to";
+                Error::request("mask", expected, "nothing")
+            })?;
+            let whole = Whole {
+                image: self.image.as_ref().clone(),
+                mask: mask.as_ref().clone(),
+                padding,
+                region,
+            };
+            self.image = Arc::new(whole.image.framed(region, width, height));
+            self.mask = Some(Arc::new(whole.mask.framed(region, width, height)));
+            self.whole = Some(Arc::new(whole));
+        } else if self.size() != (width, height) {
+            self.image = Arc::new(self.image.resized(width, height));
+            self.mask = self.mask.map(|mask| Arc::new(mask.resized(width, height)));
         }
-        Init {
-            image: Arc::new(self.image.resized(width, height)),
-            mask: self.mask.map(|mask| Arc::new(mask.resized(width, height))),
-            strength: self.strength,
+        Ok(self)
+    }
+
+    /// What the recipe says of the masked part.
+    pub(super) fn inpainting(&self) -> Option<Inpainting> {
+        self.mask.as_ref().map(|_| Inpainting {
+            masked_content: self.masked_content.name().to_string(),
+            mask_blur: self.mask_blur,
+            padding_mask_crop: self.whole.as_ref().map(|whole| whole.padding),
+        })
+    }
+
+    /// The picture that was asked for, from what was painted: back in its place, and everything outside the mask as it was.
+    pub(super) fn finish(&self, painted: Image) -> Image {
+        let Some(mask) = &self.mask else {
+            return painted;
+        };
+        match &self.whole {
+            None => painted.within(mask, &self.image, self.mask_blur),
+            Some(whole) => {
+                let mut picture = whole.image.clone();
+                picture.put_back(whole.region, &painted);
+                picture.within(&whole.mask, &whole.image, self.mask_blur)
+            }
         }
+    }
+}
+
+/// Refuses what only a mask gives a meaning.
+fn without_mask(request: &Request) -> Result<()> {
+    let lonely = [
+        ("masked_content", request.masked_content.is_some()),
+        ("mask_blur", request.mask_blur.is_some()),
+        ("padding_mask_crop", request.padding_mask_crop.is_some()),
+    ];
+    match lonely.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(Error::request(*field, "a mask beside it", "none")),
+        None => Ok(()),
     }
 }
 
@@ -117,31 +209,39 @@ impl Painter<'_> {
     ) -> Result<Start> {
         let begin = schedule.begin(init.strength)?;
         let mut generator = TorchGenerator::new(seed);
-        let x0 = self.encode_picture(&init.image, &mut generator)?;
+        let x0 = match &init.mask {
+            Some(mask) if init.masked_content == MaskedContent::Fill => {
+                self.encode_picture(&init.image.filled(mask), &mut generator)?
+            }
+            _ => self.encode_picture(&init.image, &mut generator)?,
+        };
         let noise = self.noise_like(&x0, &mut generator);
         if let Some(trace) = trace {
             trace.image("init_latents", &x0);
             trace.image("noise", &noise);
         }
-        // From a whole picture diffusers always goes on; a part of it may be repainted from pure noise.
-        let x = if init.mask.is_some() && init.strength == 1.0 {
+        let Some(mask) = &init.mask else {
+            // From a whole picture diffusers always goes on; a part of it may be repainted from pure noise.
+            return Ok(Start {
+                x: schedule.noised(begin, &x0, &noise),
+                begin,
+                known: None,
+                generator,
+            });
+        };
+        let mask = self.latent_mask(mask, &x0);
+        let x0 = init.masked_content.latents(x0, &noise, &mask);
+        let x = if init.strength == 1.0 {
             schedule.start(&noise)
         } else {
             schedule.noised(begin, &x0, &noise)
         };
-        let known = init.mask.as_ref().map(|mask| {
-            // diffusers encodes the masked picture too, for models that want to see it; that draws numbers.
-            generator.randn(x0.len());
-            Known {
-                mask: self.latent_mask(mask, &x0),
-                x0,
-                noise,
-            }
-        });
+        // diffusers encodes the masked picture too, for models that want to see it; that draws numbers.
+        generator.randn(x0.len());
         Ok(Start {
             x,
             begin,
-            known,
+            known: Some(Known { mask, x0, noise }),
             generator,
         })
     }

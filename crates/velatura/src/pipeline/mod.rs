@@ -1,6 +1,8 @@
 //! From a request to a picture: [`Request`] → [`Plan`] → [`Painter::paint`], and the loading of whole models.
 
+mod batcher;
 mod init;
+mod masked;
 mod plan;
 mod preview;
 mod request;
@@ -14,7 +16,9 @@ use std::sync::{Arc, OnceLock};
 use velatura_kernels::isa;
 use velatura_tensor::{Parameter, Precision};
 
-pub use self::init::Init;
+pub use self::batcher::Batcher;
+pub use self::init::{Init, Whole};
+pub use self::masked::MaskedContent;
 pub use self::plan::{Advice, Facts, Plan};
 pub use self::preview::Preview;
 pub use self::request::Request;
@@ -217,6 +221,7 @@ impl Model {
             text_encoder,
             unet,
             vae,
+            batcher: Batcher::default(),
             hash: OnceLock::new(),
         })
     }
@@ -230,6 +235,7 @@ pub struct Pipeline {
     text_encoder: ClipTextModel,
     unet: Unet,
     vae: AutoencoderKl,
+    batcher: Batcher,
     hash: OnceLock<String>,
 }
 
@@ -264,10 +270,12 @@ impl Pipeline {
             unet: &self.unet,
             vae: &self.vae,
             scheduler: &self.model.facts.scheduler,
+            batcher: Some(&self.batcher),
         }
     }
 
-    /// Paints a picture; see [`Painter::paint`].
+    /// Paints a picture; see [`Painter::paint`]. Where several threads paint at once, pictures of one size share the UNet's
+    /// batches, and come out as if they were painted alone.
     ///
     /// # Errors
     /// As there.
@@ -311,6 +319,7 @@ impl Pipeline {
             height: plan.height,
             mode: plan.mode().to_string(),
             strength: plan.init.as_ref().map(|init| init.strength),
+            inpainting: plan.init.as_ref().and_then(Init::inpainting),
             precision: self.precision_name().to_string(),
         }
     }

@@ -124,8 +124,9 @@ impl Request {
             (None, None) => facts.scheduler.sampler,
         };
         let init = Init::of(self)?;
-        // A picture to begin with says how large the result is, unless the person does.
+        // A picture to begin with says how large to paint, unless the person does, or only a field of it is painted.
         let own = init.as_ref().map(Init::size);
+        let own = own.filter(|_| self.padding_mask_crop.is_none());
         let mut plan = Plan {
             prompt: self.prompt.clone(),
             negative: self.negative.clone().unwrap_or_default(),
@@ -170,7 +171,8 @@ impl Request {
         let schedule = plan.sampler_schedule(&facts.scheduler)?;
         if let Some(init) = plan.init.take() {
             schedule.begin(init.strength)?;
-            plan.init = Some(init.resized(plan.width, plan.height));
+            let padding = self.padding_mask_crop;
+            plan.init = Some(init.fitted(plan.width, plan.height, padding)?);
         }
         Ok(plan)
     }

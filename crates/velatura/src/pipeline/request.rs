@@ -1,5 +1,6 @@
 //! What a person asks for. Whatever is `None` was left open; [`Request::plan`](super::Request::plan) fills it in.
 
+use super::masked::MaskedContent;
 use crate::diffusion::{Sampler, Spacing};
 use crate::image::{Image, Mask};
 
@@ -32,4 +33,11 @@ pub struct Request {
     pub mask: Option<Mask>,
     /// How far to go back to noise before painting: 1 is all the way, near 0 leaves `init` almost as it is.
     pub strength: Option<f64>,
+    /// What the masked part holds before painting begins.
+    pub masked_content: Option<MaskedContent>,
+    /// Pixels over which the edge of the mask is softened, inside it; 0 to 64.
+    pub mask_blur: Option<f32>,
+    /// Repaints only the field around what is masked, and this many pixels more on each side, in the width and height asked
+    /// for, and scales it back into the picture, which keeps its size. None repaints within the whole picture.
+    pub padding_mask_crop: Option<usize>,
 }

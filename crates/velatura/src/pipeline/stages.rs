@@ -14,8 +14,8 @@ pub struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// All there are, in the order of their work: two texts; one guided step, which is the UNet on a batch of two;
-    /// one picture encoded; one decoded.
+    /// All there are, in the order of their work: two texts; one guided step, which is the UNet on a batch of two for each
+    /// picture; one picture encoded; one decoded.
     pub const NAMES: [&'static str; 4] = ["text_encoder", "unet_step", "vae_encode", "vae_decode"];
 
     /// Does the work.
@@ -26,13 +26,14 @@ impl Stage<'_> {
 
 impl Pipeline {
     /// The stages of painting `plan`, in the order of [`Stage::NAMES`], and what they work on: the plan's texts, its
-    /// noise, and random numbers for the rest, so that a stage's input does not depend on those before it.
+    /// noise, and random numbers for the rest, so that a stage's input does not depend on those before it. The UNet takes
+    /// its step for `pictures` at once.
     ///
     /// The UNet's step is one of many, as painting has them: what a run computes once is there already.
     ///
     /// # Errors
     /// The model's vocabulary cannot spell the prompt.
-    pub fn stages(&self, plan: &Plan) -> Result<(Vec<Stage<'_>>, Trace)> {
+    pub fn stages(&self, plan: &Plan, pictures: usize) -> Result<(Vec<Stage<'_>>, Trace)> {
         let negative = self.tokenizer.encode(&plan.negative)?;
         let positive = self.tokenizer.encode(&plan.prompt)?;
         let length = positive.ids.len();
@@ -40,8 +41,9 @@ impl Pipeline {
         let width = self.unet.config().cross_attention_dim[0];
         let numbers = TorchGenerator::new(plan.seed).randn(2 * length * width);
         let context = Tensor::from_vec(numbers, &[2, length, width]);
+        let context = Tensor::concat_batch(&vec![&context; pictures]);
         let (noise, _) = self.painter().noise(plan);
-        let latents = Tensor::concat_batch(&[&noise, &noise]);
+        let latents = Tensor::concat_batch(&vec![&noise; 2 * pictures]);
         let time = (self.model.facts.scheduler.num_train_timesteps / 2) as f32;
         let channels = self.vae.config().in_channels;
         let picture = Tensor::zeros(&[1, plan.height, plan.width, channels]);
@@ -50,7 +52,7 @@ impl Pipeline {
         let mut inputs = Trace::new();
         inputs.ids("input_ids", &ids, &[2, length]);
         inputs.image("latents", &latents);
-        inputs.floats("timesteps", &[time; 2], &[2]);
+        inputs.floats("timesteps", &vec![time; 2 * pictures], &[2 * pictures]);
         inputs.floats("context", context.as_slice(), context.shape());
         inputs.image("picture", &picture);
         inputs.image("z", &z);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use velatura_tensor::Tensor;
 use velatura_tensor::random::TorchGenerator;
 
+use super::batcher::{Batcher, Seat};
 use super::init::Start;
 use super::plan::Plan;
 use super::trace::Trace;
@@ -33,6 +34,8 @@ pub struct Painter<'a> {
     pub vae: &'a AutoencoderKl,
     /// The noise schedule that the UNet was trained with.
     pub scheduler: &'a SchedulerConfig,
+    /// Where pictures that are painted on other threads meet this one, to share the UNet's batches.
+    pub batcher: Option<&'a Batcher>,
 }
 
 /// How far the work is; handed to the callback after every step.
@@ -136,12 +139,11 @@ impl Painter<'_> {
         if let Some(trace) = trace {
             trace.image("image", &picture.clamp(-1.0, 1.0));
         }
-        let mut image = Image::from_tensor(&picture);
-        if let Some(init) = &plan.init
-            && let Some(mask) = &init.mask
-        {
-            image.keep_outside(mask, &init.image);
-        }
+        let image = Image::from_tensor(&picture);
+        let image = match &plan.init {
+            Some(init) => init.finish(image),
+            None => image,
+        };
         Ok(Painted {
             image,
             latents,
@@ -217,7 +219,8 @@ impl Painter<'_> {
             }
         }
         let run = self.unet.run(&schedule.timesteps[begin..], context);
-        let mut unet = |x: &Tensor, t: f32| denoise(&run, x, t);
+        let seat = self.batcher.map(|batcher| batcher.sit(&x));
+        let mut unet = |x: &Tensor, t: f32| self.denoise(&run, seat.as_ref(), x, t);
         let mut model = |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, plan.guidance);
         let mut start = Instant::now();
         diffusion::sample(
@@ -245,6 +248,18 @@ impl Painter<'_> {
         )
     }
 
+    /// The UNet's prediction; an error that names the layer when it is not finite.
+    fn denoise(&self, run: &UnetRun, seat: Option<&Seat>, x: &Tensor, t: f32) -> Result<Tensor> {
+        let output = match seat {
+            Some(seat) => seat.ask(|questions| self.unet.answer(questions), run.question(x, t)),
+            None => run.forward(x, t),
+        };
+        if output.is_finite() {
+            return Ok(output);
+        }
+        check_finite("unet", || run.forward_anew(x, t))
+    }
+
     /// Latents → picture `[1, H, W, 3]`.
     fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let z = self.vae.config().unscale(latents);
@@ -254,13 +269,4 @@ impl Painter<'_> {
         }
         check_finite("vae", || self.vae.decode(&z))
     }
-}
-
-/// The UNet's prediction; an error that names the layer when it is not finite.
-fn denoise(run: &UnetRun, x: &Tensor, t: f32) -> Result<Tensor> {
-    let output = run.forward(x, t);
-    if output.is_finite() {
-        return Ok(output);
-    }
-    check_finite("unet", || run.forward_anew(x, t))
 }

@@ -9,7 +9,8 @@ use crate::nn::{Condition, Downsample, ResnetBlock, ResnetSizes, Upsample};
 use crate::weights::Weights;
 
 /// What every block is told besides its input.
-pub(super) struct Conditions {
+#[derive(Clone)]
+pub(crate) struct Conditions {
     /// SiLU of the time embedding, `[B, T]`: every residual block starts with it, so it is taken once.
     pub time: Condition,
     /// `[B, S, D]`

@@ -7,7 +7,8 @@ mod transformer;
 
 use velatura_tensor::Tensor;
 
-use self::blocks::{Conditions, DownBlock, MidBlock, UpBlock};
+pub(crate) use self::blocks::Conditions;
+use self::blocks::{DownBlock, MidBlock, UpBlock};
 pub use self::config::{BlockKind, UnetConfig};
 use crate::Result;
 use crate::nn::{Condition, Conv2d, GroupNorm, TimestepEmbedding, timestep_features, watch};
@@ -103,6 +104,27 @@ impl Unet {
         }
     }
 
+    /// The predictions for several x of one size, each with conditions of its own, in one batch.
+    pub(crate) fn answer(&self, questions: &[Question]) -> Vec<Tensor> {
+        if let [Question { x, conditions }] = questions {
+            return vec![self.predict(x, conditions)];
+        }
+        let x: Vec<&Tensor> = questions.iter().map(|question| &question.x).collect();
+        let conditions = Conditions {
+            time: Condition::joined(questions.iter().map(|q| &q.conditions.time)),
+            context: Condition::joined(questions.iter().map(|q| &q.conditions.context)),
+            recompute: false,
+        };
+        let output = self.predict(&Tensor::concat_batch(&x), &conditions);
+        let mut start = 0;
+        x.iter()
+            .map(|x| {
+                start += x.dim(0);
+                output.narrow_batch(start - x.dim(0), x.dim(0))
+            })
+            .collect()
+    }
+
     fn predict(&self, x: &Tensor, conditions: &Conditions) -> Tensor {
         let mut x = self.conv_in.forward(&watch("sample", x.clone()));
         let mut skips = vec![x.clone()];
@@ -133,6 +155,13 @@ impl Unet {
     }
 }
 
+/// What the UNet is asked: x `[B, h, w, C]`, and what it is told of these samples.
+#[derive(Clone)]
+pub(crate) struct Question {
+    pub x: Tensor,
+    pub conditions: Conditions,
+}
+
 /// A [`Unet`] while a picture is painted: [`Unet::run`].
 pub struct UnetRun<'a> {
     unet: &'a Unet,
@@ -148,15 +177,23 @@ impl UnetRun<'_> {
     /// # Panics
     /// When the run does not visit `t`, or x has not as many samples as the context.
     pub fn forward(&self, x: &Tensor, t: f32) -> Tensor {
+        let Question { x, conditions } = self.question(x, t);
+        self.unet.predict(&x, &conditions)
+    }
+
+    /// The question that [`UnetRun::forward`] answers, for [`Unet::answer`].
+    pub(crate) fn question(&self, x: &Tensor, t: f32) -> Question {
         let Some(step) = self.timesteps.iter().position(|&other| other == t) else {
             panic!("timestep {t} in a run over {:?}", self.timesteps);
         };
-        let conditions = Conditions {
-            time: self.time.repeated(step, x.dim(0)),
-            context: self.context.clone(),
-            recompute: false,
-        };
-        self.unet.predict(x, &conditions)
+        Question {
+            x: x.clone(),
+            conditions: Conditions {
+                time: self.time.repeated(step, x.dim(0)),
+                context: self.context.clone(),
+                recompute: false,
+            },
+        }
     }
 
     /// As [`UnetRun::forward`], computing everything anew: for the search of a number that is none.
