@@ -31,7 +31,7 @@ use crate::progress::duration;
 
 /// Pictures in a shard: with 32×32×4 latents 4 MB, an interruption costs at most the encoding of this many.
 const SHARD: u64 = 256;
-/// Of the layout above.
+/// To be raised when the layout above changes, or the way in which pictures are cut and mirrored.
 const FORMAT: u32 = 2;
 
 /// An open cache.

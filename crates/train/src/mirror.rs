@@ -2,53 +2,11 @@
 
 /// Words of captions that a mirror would make untrue: sides, hands, senses of rotation, and everything about writing,
 /// which reads the wrong way round afterwards.
-const TELLING: &[&str] = &[
-    "left",
-    "leftmost",
-    "leftward",
-    "leftwards",
-    "lefthand",
-    "lefthanded",
-    "right",
-    "rightmost",
-    "rightward",
-    "rightwards",
-    "righthand",
-    "righthanded",
-    "clockwise",
-    "anticlockwise",
-    "counterclockwise",
-    "mirrored",
-    "reversed",
-    "text",
-    "texts",
-    "letter",
-    "letters",
-    "lettering",
-    "writing",
-    "writings",
-    "written",
-    "handwriting",
-    "handwritten",
-    "word",
-    "words",
-    "inscription",
-    "inscribed",
-    "logo",
-    "watermark",
-    "sign",
-    "signs",
-    "signature",
-    "signpost",
-    "label",
-    "says",
-    "saying",
-    "reads",
-    "spelling",
-    "number",
-    "numbers",
-    "map",
-];
+const TELLING: &str = "\
+    left leftmost leftward leftwards lefthand lefthanded right rightmost rightward rightwards righthand righthanded \
+    clockwise anticlockwise counterclockwise mirrored reversed flipped \
+    text texts letter letters lettering writing writings written handwriting handwritten word words number numbers \
+    inscription inscribed logo watermark sign signs signature signpost label says saying reads spelling map";
 
 /// Whether none of the captions speaks of something that a mirror would change. Words count whole and in any case:
 /// "bright" is not "right", "left-hand" is "left".
@@ -56,7 +14,8 @@ pub fn may_be_mirrored(captions: &[String]) -> bool {
     captions.iter().all(|caption| {
         caption
             .split(|c: char| !c.is_alphanumeric())
-            .all(|word| !TELLING.contains(&word.to_lowercase().as_str()))
+            .map(str::to_lowercase)
+            .all(|word| !TELLING.split(' ').any(|telling| telling == word))
     })
 }
 

@@ -76,7 +76,9 @@ impl UnetObjective {
         };
         let side = data.size / factor;
         for [width, height] in buckets.shapes() {
-            unet_config.check_latent_size(height / factor, width / factor)?;
+            unet_config
+                .check_latent_size(height / factor, width / factor)
+                .map_err(models::in_table(run, "data"))?;
         }
         unet_config.sample_size = Some([side; 2]);
         if [unet_config.in_channels, unet_config.out_channels] != [vae_config.latent_channels; 2] {

@@ -17,6 +17,8 @@ use velatura_tensor::tape::no_grad;
 use crate::dataset::hex;
 use crate::error::{Error, Result};
 
+/// Of what is in the files; to be raised when the text encoder comes to compute something else.
+const FORMAT: u32 = 1;
 /// The tensor in a file: `[S, D]`.
 const CONTEXT: &str = "context";
 
@@ -34,6 +36,7 @@ impl TextCache {
     /// The folder cannot be made; the encoder's config cannot be read.
     pub fn open(caches: &Path, component: &Component) -> Result<TextCache> {
         let mut all = Sha256::new();
+        all.update(format!("{FORMAT} "));
         let config = component.config_path();
         all.update(fs::read(&config).map_err(Error::io("read", &config))?);
         for file in component.files() {
@@ -47,7 +50,7 @@ impl TextCache {
         })
     }
 
-    /// What `encoder` makes of some texts: `ids: [B, S]` to `[B, S, D]`.
+    /// What `encoder` makes of texts of `length` tokens: `ids: [B, S]` to `[B, S, D]`.
     pub fn context(&self, ids: &[u32], encoder: &ClipTextModel, length: usize) -> Tensor {
         let width = encoder.config().hidden_size;
         let mut values = Vec::with_capacity(ids.len() * width);

@@ -89,7 +89,7 @@ impl ParquetDataset {
             let schema = footer.file_metadata().schema_descr();
             let [pictures, texts] = &dataset.columns;
             let captions = match column(schema, texts) {
-                Err(Fault::Missing(_)) if !expected => None,
+                Err(_) if !expected => None,
                 found => Some(found.map_err(|what| {
                     fault(what.message("caption_column", texts, "strings or lists of strings"))
                 })?),
@@ -104,7 +104,8 @@ impl ParquetDataset {
                     number: number as u32,
                     first: dataset.rows,
                 });
-                dataset.rows += group.num_rows().max(0) as u64;
+                let rows = group.num_rows().max(0) as u64;
+                dataset.rows = dataset.rows.saturating_add(rows);
             }
             dataset.tables.push(Table {
                 footer,
@@ -112,8 +113,9 @@ impl ParquetDataset {
                 captions,
             });
         }
-        if dataset.rows == 0 {
-            return Err(Error::data(dataset.place(), "expected rows, found none"));
+        if !(1..=u64::from(u32::MAX)).contains(&dataset.rows) {
+            let message = format!("expected 1 to {} rows, found {}", u32::MAX, dataset.rows);
+            return Err(Error::data(dataset.place(), message));
         }
         Ok(dataset)
     }
@@ -129,7 +131,7 @@ impl ParquetDataset {
         let table = &self.tables[group.table as usize];
         let path = &self.paths[group.table as usize];
         // Opened anew each time: threads that share an open file share its position.
-        let file = File::open(path).map_err(|error| error.to_string())?;
+        let file = Arc::new(File::open(path).map_err(|error| error.to_string())?);
         let row = (index - group.first) as usize;
         let cells = |column: usize| {
             guarded(|| cells(&file, &table.footer, group.number as usize, column, row))
@@ -194,16 +196,15 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
 
 /// The values of a row in a column of bytes: none for a null, several for a list.
 fn cells(
-    file: &File,
+    file: &Arc<File>,
     footer: &ParquetMetaData,
     group: usize,
     column: usize,
     row: usize,
 ) -> Result<Vec<ByteArray>, ParquetError> {
-    let file = Arc::new(file.try_clone()?);
     let properties = Arc::new(ReaderProperties::builder().build());
     let group = SerializedRowGroupReader::new(
-        file,
+        Arc::clone(file),
         footer.row_group(group),
         footer.page_index_for_row_group(group),
         properties,

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use glob::MatchOptions;
 use sha2::{Digest, Sha256};
 
 use super::hex;
@@ -74,7 +75,12 @@ pub(super) fn digest(files: &[PathBuf]) -> Result<String> {
 
 /// Files that fit a glob, sorted.
 fn matches(pattern: &str) -> Result<Vec<PathBuf>, String> {
-    let paths = glob::glob(pattern).map_err(|error| format!("path: {error}"))?;
+    // Hidden names are the system's.
+    let options = MatchOptions {
+        require_literal_leading_dot: true,
+        ..MatchOptions::new()
+    };
+    let paths = glob::glob_with(pattern, options).map_err(|error| format!("path: {error}"))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| error.to_string())?;
@@ -165,7 +171,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("[odd] name")).unwrap();
-        for name in ["b.tar", "a.tar", "c.txt", "[odd] name/d.tar"] {
+        for name in ["b.tar", "a.tar", "c.txt", "._a.tar", "[odd] name/d.tar"] {
             fs::write(at(name), "").unwrap();
         }
         let names = |pattern: &str| -> Vec<String> {
