@@ -1,6 +1,7 @@
 //! The run's configuration: one TOML file, unknown fields refused, every default filled in here.
 
 mod check;
+mod check_data;
 mod data;
 mod learning;
 mod model;
@@ -11,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::data::{Data, DataKind, Prior, Scenes};
+pub use self::data::{Data, DataKind, Prior, Scenes, Source};
 pub use self::learning::{
     Decay, DistanceKind, Ema, Loss, Optimizer, Reconstruction, StateKind, TimestepKind,
 };
@@ -113,6 +114,8 @@ impl Config {
             if let Some(Value::Object(data)) = root.get_mut("data") {
                 data.remove("workers");
                 data.remove("cache");
+                // Texts come to the same with it and without, but for their last bits.
+                data.remove("cache_text");
             }
             if let Some(Value::Object(ema)) = root.get_mut("ema") {
                 // The value may change, but an average that was never kept cannot be gone on with.
@@ -240,6 +243,18 @@ block_out_channels = [8, 16]
                 "[embedding]",
             ),
             ("part = \"vae\"", "part = \"lora\"", "[model] base"),
+            ("kind = \"folder\"\n", "", "[data] kind: missing"),
+            (
+                "size = 64",
+                "size = 64\nbucket_step = 64",
+                "[data] bucket_step",
+            ),
+            (
+                "size = 64",
+                "size = 64\nimage_column = \"i\"",
+                "[data] image_column",
+            ),
+            ("size = 64", "size = 64\nflip = 1", "flip = 1"),
         ] {
             let text = VAE.replace(from, to);
             let message = parse(&text).unwrap_err().to_string();
@@ -249,6 +264,58 @@ block_out_channels = [8, 16]
                 "{expected:?} is not in {message:?}"
             );
         }
+    }
+
+    #[test]
+    fn several_sources_each_say_what_they_are() {
+        let sources = |more: &str| {
+            let (before, after) = VAE
+                .split_once("kind = \"folder\"\npath = \"pictures\"\nsize = 64\n")
+                .unwrap();
+            parse(&format!(
+                "{before}size = 64\n[[data.sources]]\nkind = \"webdataset\"\npath = \"a.tar\"\nweight = 3.0\n\
+                 [[data.sources]]\n{more}\n{after}"
+            ))
+        };
+        let config = sources("kind = \"parquet\"\npath = \"b\"").unwrap();
+        let read = config.data.sources();
+        assert_eq!((read.len(), read[0].weight, read[1].weight), (2, 3.0, 1.0));
+        for (more, expected) in [
+            ("path = \"b\"", "missing field `kind`"),
+            (
+                "kind = \"parquet\"",
+                "[[data.sources]] number 2, path: missing",
+            ),
+            (
+                "kind = \"scenes\"\nweight = 0.0",
+                "[[data.sources]] number 2, weight: expected a number above 0, found 0",
+            ),
+            ("kind = \"scenes\"\nweight = -1.0", "found -1"),
+            ("kind = \"scenes\"\nweight = nan", "found NaN"),
+            (
+                "kind = \"folder\"\npath = \"b\"\ncount = 3",
+                "number 2, count",
+            ),
+            (
+                "kind = \"parquet\"\npath = \"b\"\nsize = 3",
+                "unknown field `size`",
+            ),
+        ] {
+            let message = sources(more).unwrap_err().to_string();
+            assert!(
+                message.contains(expected),
+                "{expected:?} is not in {message:?}"
+            );
+        }
+        let neither = VAE.replace("kind = \"folder\"\npath = \"pictures\"\n", "");
+        assert!(
+            parse(&neither)
+                .unwrap_err()
+                .to_string()
+                .contains("[data] kind: missing")
+        );
+        let both = VAE.replace("[model]", "[[data.sources]]\nkind = \"scenes\"\n[model]");
+        assert!(parse(&both).unwrap_err().to_string().contains("found both"));
     }
 
     #[test]

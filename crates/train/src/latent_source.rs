@@ -1,4 +1,4 @@
-//! From the cache of latents to the batches that the denoiser learns from.
+//! From the caches of latents to the batches that the denoiser learns from.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,18 +9,21 @@ use velatura_tensor::Tensor;
 use crate::config::{Loss, TimestepKind};
 use crate::error::Result;
 use crate::latents::LatentCache;
-use crate::order::Order;
+use crate::order::{Order, Place};
 use crate::random::{Choices, Purpose, normals};
 
 /// What the loader's threads need.
 pub struct LatentSource {
-    pub cache: LatentCache,
+    /// One for each source of pictures.
+    pub caches: Vec<LatentCache>,
     pub order: Order,
     pub tokenizer: Tokenizer,
     pub seed: u64,
     pub batch: usize,
     pub times: Times,
     pub caption_dropout: f32,
+    /// Whether half of the pictures are mirrored, of those that have a mirror image.
+    pub flip: bool,
     /// Deviation of what is added to the noise of a whole channel.
     pub offset_noise: f32,
     pub shift: f32,
@@ -114,21 +117,23 @@ impl LatentSource {
     /// The batch of `step`: a function of the run's seed and the step alone.
     pub fn batch(&self, step: u64) -> Result<LatentBatch> {
         let mut choices = Choices::new(self.seed, Purpose::Choices, step);
-        let [h, w, z] = self.cache.shape();
+        let mut flips = Choices::new(self.seed, Purpose::Flip, step);
+        let (bucket, places) = self.order.batch(step);
+        let [h, w, z] = self.caches[0].shape(bucket);
         let shape = [self.batch, h, w, z];
         let each = h * w * z;
         let posterior = normals(self.seed, Purpose::Posterior, step, self.batch * each);
         let mut latents = Vec::with_capacity(self.batch * each);
         let (mut timesteps, mut ids, mut said) = (Vec::new(), Vec::new(), Vec::new());
-        for (slot, noise) in posterior.chunks_exact(each).enumerate() {
-            let index = self
-                .order
-                .index((step - 1) * self.batch as u64 + slot as u64);
-            self.cache.append_sample(index, noise, &mut latents);
+        for (Place { source, index }, noise) in places.into_iter().zip(posterior.chunks_exact(each))
+        {
+            let cache = &self.caches[source];
+            let mirrored = self.flip && flips.below(2) == 1;
+            cache.append_sample(index, mirrored, noise, &mut latents);
             timesteps.push(choices.below(self.times.count));
             // Both numbers are drawn whatever the first says, so that one choice does not shift the others.
             let (drop, which) = (choices.unit() < self.caption_dropout, choices.bits());
-            let captions = self.cache.captions_of(index);
+            let captions = cache.captions_of(index)?;
             let caption = match captions.len() {
                 0 => "",
                 _ if drop => "",
@@ -150,7 +155,7 @@ impl LatentSource {
         Ok(LatentBatch {
             step,
             latents: Tensor::from_vec(latents, &shape),
-            noise: Tensor::from_vec(self.noise(step), &shape),
+            noise: Tensor::from_vec(self.noise(step, shape), &shape),
             timesteps,
             ids,
             captions: said,
@@ -159,11 +164,11 @@ impl LatentSource {
     }
 
     /// Standard normal numbers, with an offset of each channel where there is one.
-    fn noise(&self, step: u64) -> Vec<f32> {
-        let [h, w, z] = self.cache.shape();
-        let mut noise = normals(self.seed, Purpose::Noise, step, self.batch * h * w * z);
+    fn noise(&self, step: u64, shape: [usize; 4]) -> Vec<f32> {
+        let mut noise = normals(self.seed, Purpose::Noise, step, shape.iter().product());
         if self.offset_noise > 0.0 {
-            let offsets = normals(self.seed, Purpose::Offset, step, self.batch * z);
+            let [samples, .., z] = shape;
+            let offsets = normals(self.seed, Purpose::Offset, step, samples * z);
             add_offsets(&mut noise, &offsets, z, self.offset_noise);
         }
         noise
@@ -171,11 +176,12 @@ impl LatentSource {
 
     /// Says so if the latents are far from deviation 1, for which noise schedules are made.
     pub fn check_scale(&self, vae: &Path) {
-        let [h, w, z] = self.cache.shape();
-        let zeros = vec![0.0; h * w * z];
         let mut values = Vec::new();
-        for index in 0..self.cache.len().min(64) {
-            self.cache.append_sample(index, &zeros, &mut values);
+        for cache in &self.caches {
+            for index in 0..cache.len().min(64) {
+                let zeros = vec![0.0; cache.shape(cache.bucket(index)).iter().product()];
+                cache.append_sample(index, false, &zeros, &mut values);
+            }
         }
         let n = values.len() as f64;
         let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;

@@ -1,10 +1,14 @@
-//! The latents of all pictures, encoded once and kept on disk.
+//! The latents of all pictures of a source, encoded once and kept on disk.
 //!
-//! A cache is a folder named by a digest of what it depends on: the pictures and captions, their size, and the VAE's
-//! config and weights. If one of these changes so does the name, so a stale cache is never read. Inside lie shards of
-//! up to 256 pictures: `00000.safetensors` holds mean and logarithm of the variance in f16, `00000.json` the captions
-//! and the files that could not be read. A shard appears whole or not at all, and an interrupted encoding goes on
-//! with the first shard that is missing. Shards are mapped, so memory does not grow with the number of pictures.
+//! A cache is a folder named by a digest of what it depends on: the pictures and captions, the shapes they are brought
+//! to and how, and the VAE's config and weights. If one of these changes so does the name, so a stale cache is never
+//! read. Inside lie shards of up to 256 pictures: `00000.safetensors` holds mean and logarithm of the variance in f16, a
+//! tensor for each shape; `00000.jsonl` a line for each picture with its captions. A shard appears whole or not at all,
+//! and an interrupted encoding goes on with the first shard that is missing. Tensors are mapped and captions are read
+//! when they are wanted; what stays in memory is where each picture is.
+
+mod encode;
+mod notes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,49 +17,37 @@ use std::time::Instant;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use velatura::checkpoint::{Component, FloatType, TensorFile, save_tensors, write_atomically};
+use velatura::checkpoint::{Component, TensorFile};
 use velatura::vae::AutoencoderKl;
-use velatura_tensor::Tensor;
-use velatura_tensor::tape::no_grad;
 
-use crate::dataset::{Dataset, Item, Skipped, hex, summary};
+use self::encode::encode_shard;
+use self::notes::{Entry, Notes};
+use crate::buckets::Buckets;
+use crate::dataset::{Dataset, Skipped, hex, summary};
 use crate::error::{Error, Result};
-use crate::loader::{Loader, MakeBatch};
-use crate::picture::append_window;
+use crate::order::{Members, Stock};
 use crate::progress::duration;
 
 /// Pictures in a shard: with 32×32×4 latents 4 MB, an interruption costs at most the encoding of this many.
 const SHARD: u64 = 256;
-/// Pictures encoded at a time.
-const CHUNK: u64 = 8;
-/// Of the layout above.
-const FORMAT: u32 = 1;
-/// The tensor in a shard: `[N, h, w, 2·Z]`.
-const MOMENTS: &str = "moments";
+/// To be raised when the layout above changes, or the way in which pictures are cut and mirrored.
+const FORMAT: u32 = 2;
 
 /// An open cache.
 pub struct LatentCache {
     shards: Vec<Shard>,
-    /// h, w, Z.
-    shape: [usize; 3],
+    /// h, w, Z of each bucket.
+    shapes: Vec<[usize; 3]>,
+    /// How often its pictures are wanted beside those of other caches.
+    weight: f32,
 }
 
 struct Shard {
-    file: TensorFile,
+    tensors: TensorFile,
     /// Pictures in the shards before.
     first: u64,
     notes: Notes,
-}
-
-/// What stands beside a shard.
-#[derive(Serialize, Deserialize, Default)]
-struct Notes {
-    /// Of each picture.
-    captions: Vec<Vec<String>>,
-    /// Of the pictures that are not in the shard.
-    skipped: Vec<(String, String)>,
 }
 
 /// What a cache depends on.
@@ -64,14 +56,25 @@ pub struct Request<'a> {
     pub dir: &'a Path,
     /// The pictures; shared with the threads that draw or decode them.
     pub dataset: Arc<Dataset>,
-    /// Their side in pixels.
-    pub size: usize,
+    /// How pictures are brought to their shape.
+    pub framing: Framing,
     /// The VAE as it lies on disk.
     pub component: &'a Component,
     /// The same, ready to encode.
     pub vae: &'a AutoencoderKl,
     /// Threads that draw or decode pictures.
     pub workers: usize,
+}
+
+/// How pictures are brought to their shape.
+#[derive(Debug, Clone)]
+pub struct Framing {
+    /// The shapes there are.
+    pub buckets: Buckets,
+    /// Whether the mirrored picture is encoded as well, where captions allow it.
+    pub flip: bool,
+    /// The seed by which sides are cut off; in equal parts if absent.
+    pub random_crop: Option<u64>,
 }
 
 impl LatentCache {
@@ -83,16 +86,17 @@ impl LatentCache {
         let count = request.dataset.len().unwrap_or(0);
         let dir = request.dir.join(key(request)?);
         fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
-        let shape = {
-            let config = request.vae.config();
-            let side = request.size / config.factor();
-            [side, side, config.latent_channels]
+        let config = request.vae.config();
+        let shape = |[width, height]: &[usize; 2]| {
+            let factor = config.factor();
+            [height / factor, width / factor, config.latent_channels]
         };
         let began = Instant::now();
         let mut encoded = 0;
         let mut cache = LatentCache {
             shards: Vec::new(),
-            shape,
+            shapes: request.framing.buckets.shapes().iter().map(shape).collect(),
+            weight: request.dataset.weight(),
         };
         for number in 0..count.div_ceil(SHARD) {
             let first = number * SHARD;
@@ -104,7 +108,7 @@ impl LatentCache {
                     if stop() {
                         return Ok(None);
                     }
-                    encode_shard(request, first..last, shape, &path)?;
+                    encode_shard(request, first..last, &cache.shapes, &path)?;
                     encoded += last - first;
                     let each = began.elapsed().as_secs_f64() / encoded as f64;
                     eprintln!(
@@ -119,7 +123,7 @@ impl LatentCache {
             };
             cache.shards.push(shard);
         }
-        let skipped = cache.skipped();
+        let skipped: Vec<Skipped> = cache.skipped().cloned().collect();
         if cache.is_empty() {
             let message = format!("nothing is left to learn from; {}", summary(&skipped));
             return Err(Error::data(request.dataset.place(), message));
@@ -132,18 +136,20 @@ impl LatentCache {
 
     /// A shard if it is there and whole.
     fn read_shard(&self, path: &Path) -> Option<Shard> {
-        let file = TensorFile::open(path).ok()?;
-        let notes: Notes = serde_json::from_slice(&fs::read(notes_path(path)).ok()?).ok()?;
-        let [h, w, z] = self.shape;
-        let whole = match file.tensor(MOMENTS) {
-            Some(view) => {
-                view.shape == [notes.captions.len(), h, w, 2 * z]
-                    && view.bytes.len() == notes.captions.len() * h * w * 4 * z
+        let tensors = TensorFile::open(path).ok()?;
+        let notes = Notes::read(&notes_path(path), self.shapes.len())?;
+        let whole = self.shapes.iter().enumerate().all(|(bucket, &shape)| {
+            let [h, w, z] = shape;
+            let rows = notes.rows[bucket];
+            match tensors.tensor(&tensor_name(shape)) {
+                Some(view) => {
+                    view.shape == [rows, h, w, 2 * z] && view.bytes.len() == rows * h * w * 4 * z
+                }
+                None => rows == 0,
             }
-            None => notes.captions.is_empty(),
-        };
+        });
         whole.then(|| Shard {
-            file,
+            tensors,
             first: self.len(),
             notes,
         })
@@ -153,7 +159,7 @@ impl LatentCache {
     pub fn len(&self) -> u64 {
         self.shards
             .last()
-            .map_or(0, |shard| shard.first + shard.notes.captions.len() as u64)
+            .map_or(0, |shard| shard.first + shard.notes.pictures.len() as u64)
     }
 
     /// Whether there is none; an open cache has some.
@@ -161,56 +167,81 @@ impl LatentCache {
         self.len() == 0
     }
 
-    /// h, w, Z.
-    pub fn shape(&self) -> [usize; 3] {
-        self.shape
+    /// h, w, Z of the latents in a bucket.
+    pub fn shape(&self, bucket: usize) -> [usize; 3] {
+        self.shapes[bucket]
+    }
+
+    /// The pictures by bucket, and how often they are wanted.
+    pub fn stock(&self) -> Stock {
+        let buckets = if self.shapes.len() == 1 {
+            vec![Members::First(self.len())]
+        } else {
+            let mut members = vec![Vec::new(); self.shapes.len()];
+            let pictures = self.shards.iter().flat_map(|shard| &shard.notes.pictures);
+            for (index, entry) in (0u32..).zip(pictures) {
+                members[entry.bucket as usize].push(index);
+            }
+            members.into_iter().map(Members::These).collect()
+        };
+        Stock {
+            weight: f64::from(self.weight),
+            buckets,
+        }
     }
 
     /// Pictures that could not be read.
-    pub fn skipped(&self) -> Vec<Skipped> {
-        let all = self.shards.iter().flat_map(|shard| &shard.notes.skipped);
-        all.map(|(file, reason)| Skipped {
-            file: file.clone(),
-            reason: reason.clone(),
-        })
-        .collect()
+    fn skipped(&self) -> impl Iterator<Item = &Skipped> {
+        self.shards.iter().flat_map(|shard| &shard.notes.skipped)
     }
 
-    /// All captions.
-    pub fn captions(&self) -> impl Iterator<Item = &str> {
-        self.shards
-            .iter()
-            .flat_map(|shard| &shard.notes.captions)
-            .flatten()
-            .map(String::as_str)
+    /// Hands all captions to `each`.
+    ///
+    /// # Errors
+    /// The cache cannot be read any more.
+    pub fn captions(&self, mut each: impl FnMut(&str)) -> Result<()> {
+        for shard in &self.shards {
+            let captions = notes::all_captions(&notes_path(shard.tensors.path()))?;
+            captions.iter().for_each(|caption| each(caption));
+        }
+        Ok(())
     }
 
     /// The captions of picture `index`.
     ///
+    /// # Errors
+    /// The cache cannot be read any more.
+    ///
     /// # Panics
     /// When there is no such picture.
-    pub fn captions_of(&self, index: u64) -> &[String] {
-        let (shard, row) = self.find(index);
-        &shard.notes.captions[row]
+    pub fn captions_of(&self, index: u64) -> Result<Vec<String>> {
+        let (shard, entry) = self.find(index);
+        notes::captions(&notes_path(shard.tensors.path()), entry)
     }
 
-    /// Appends mean + σ·noise of picture `index` to `out`; `noise: [h, w, Z]`.
+    /// The bucket of picture `index`.
+    ///
+    /// # Panics
+    /// When there is no such picture.
+    pub fn bucket(&self, index: u64) -> usize {
+        self.find(index).1.bucket as usize
+    }
+
+    /// Appends mean + σ·noise of picture `index` to `out`, of its mirror image where that is `mirrored` and there is
+    /// one; `noise: [h, w, Z]` in the shape of its bucket.
     ///
     /// # Panics
     /// When there is no such picture, or the noise has another length.
-    pub fn append_sample(&self, index: u64, noise: &[f32], out: &mut Vec<f32>) {
-        let [h, w, z] = self.shape;
-        assert_eq!(
-            noise.len(),
-            h * w * z,
-            "noise for latents of {:?}",
-            self.shape
-        );
-        let (shard, row) = self.find(index);
+    pub fn append_sample(&self, index: u64, mirrored: bool, noise: &[f32], out: &mut Vec<f32>) {
+        let (shard, entry) = self.find(index);
+        let shape = self.shapes[entry.bucket as usize];
+        let [h, w, z] = shape;
+        assert_eq!(noise.len(), h * w * z, "noise for latents of {shape:?}");
         // A shard that has a picture has the tensor, which `read_shard` has measured.
-        let Some(view) = shard.file.tensor(MOMENTS) else {
+        let Some(view) = shard.tensors.tensor(&tensor_name(shape)) else {
             return;
         };
+        let row = entry.row as usize + usize::from(mirrored && entry.mirrored);
         let record = h * w * 2 * z * 2;
         let bytes = &view.bytes[row * record..][..record];
         let halves: Vec<f16> = bytes
@@ -230,22 +261,27 @@ impl LatentCache {
         }
     }
 
-    fn find(&self, index: u64) -> (&Shard, usize) {
+    fn find(&self, index: u64) -> (&Shard, &Entry) {
         assert!(index < self.len(), "picture {index} of {}", self.len());
         let shard = self.shards.partition_point(|shard| shard.first <= index) - 1;
         let shard = &self.shards[shard];
-        (shard, (index - shard.first) as usize)
+        (shard, &shard.notes.pictures[(index - shard.first) as usize])
     }
 }
 
 fn notes_path(shard: &Path) -> PathBuf {
-    shard.with_extension("json")
+    shard.with_extension("jsonl")
+}
+
+/// What a bucket's tensor is called: `[N, h, w, 2·Z]`.
+fn tensor_name([h, w, _]: [usize; 3]) -> String {
+    format!("moments.{h}x{w}")
 }
 
 /// The name of the cache: half of a SHA-256 in hexadecimal.
 fn key(request: &Request) -> Result<String> {
     let mut all = Sha256::new();
-    all.update(format!("{FORMAT} {} ", request.size));
+    all.update(format!("{FORMAT} {:?} ", request.framing));
     all.update(request.dataset.fingerprint()?);
     all.update(request.vae.config().to_json().to_string());
     for file in request.component.files() {
@@ -254,65 +290,4 @@ fn key(request: &Request) -> Result<String> {
         all.update(own.finalize());
     }
     Ok(hex(&all.finalize())[..32].to_string())
-}
-
-/// Encodes the pictures of `range` and writes them to `path`, the notes first: the shard is there when its tensors are.
-fn encode_shard(
-    request: &Request,
-    range: std::ops::Range<u64>,
-    shape: [usize; 3],
-    path: &Path,
-) -> Result<()> {
-    let [h, w, z] = shape;
-    let size = request.size;
-    let mut notes = Notes::default();
-    let mut moments = Vec::with_capacity((range.end - range.start) as usize * h * w * 2 * z);
-    // The next pictures are drawn while these are encoded.
-    let make: MakeBatch<Vec<Result<Item, Skipped>>> = {
-        let dataset = Arc::clone(&request.dataset);
-        let range = range.clone();
-        Arc::new(move |chunk| {
-            let first = range.start + chunk * CHUNK;
-            Ok((first..(first + CHUNK).min(range.end))
-                .map(|index| dataset.item(index, size))
-                .collect())
-        })
-    };
-    let chunks = (range.end - range.start).div_ceil(CHUNK);
-    let mut loader = Loader::start(0, chunks, request.workers, make)?;
-    while let Some(items) = loader.next_batch() {
-        let mut pixels = Vec::new();
-        let mut count = 0;
-        for item in items? {
-            match item {
-                Ok(item) => {
-                    append_window(&item.picture, 0, 0, size, &mut pixels);
-                    notes.captions.push(item.captions);
-                    count += 1;
-                }
-                Err(skipped) => notes.skipped.push((skipped.file, skipped.reason)),
-            }
-        }
-        if count == 0 {
-            continue;
-        }
-        let pixels = Tensor::from_vec(pixels, &[count, size, size, 3]);
-        let latents = no_grad(|| request.vae.encode(&pixels));
-        for (mean, logvar) in latents
-            .mean
-            .as_slice()
-            .chunks_exact(z)
-            .zip(latents.logvar.as_slice().chunks_exact(z))
-        {
-            moments.extend_from_slice(mean);
-            moments.extend_from_slice(logvar);
-        }
-    }
-    let text = serde_json::to_vec(&notes).map_err(|error| Error::run(path, error.to_string()))?;
-    write_atomically(&notes_path(path), |out| {
-        std::io::Write::write_all(out, &text)
-    })?;
-    let tensor = Tensor::from_vec(moments, &[notes.captions.len(), h, w, 2 * z]);
-    save_tensors(path, [(MOMENTS.to_string(), tensor)], FloatType::F16)?;
-    Ok(())
 }

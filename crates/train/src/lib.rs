@@ -7,6 +7,7 @@
 //! A run is a function of its config: everything random follows from the seed and the step, so a run that is stopped
 //! and resumed ends with the very weights of one that was not, on the same machine with the same number of threads.
 
+mod buckets;
 pub mod checkpoint;
 pub mod config;
 pub mod dataset;
@@ -19,6 +20,7 @@ mod latent_source;
 mod latents;
 mod learner;
 pub mod loader;
+mod mirror;
 mod models;
 pub mod optimizer;
 mod order;
@@ -33,6 +35,7 @@ mod report;
 mod run_folder;
 mod step_unet;
 mod step_vae;
+mod text_cache;
 mod trainer;
 
 use std::path::{Path, PathBuf};

@@ -54,8 +54,8 @@ pub fn scheduler(config: &Config, run: &RunFolder) -> Result<SchedulerConfig> {
 pub fn tokenizer(
     config: &Config,
     run: &RunFolder,
-    cache: &LatentCache,
-    dataset: &Dataset,
+    caches: &[LatentCache],
+    datasets: &[Arc<Dataset>],
 ) -> Result<Tokenizer> {
     let dir = match (run.checkpoint(), &config.model.base) {
         (Some(checkpoint), _) => Some(checkpoint.join("tokenizer")),
@@ -66,14 +66,14 @@ pub fn tokenizer(
     Ok(match (dir, config.model.tokenizer) {
         (Some(dir), _) => Tokenizer::from_folder(&dir)?,
         (None, TokenizerKind::Captions) if config.model.base.is_none() => {
-            let drawn = if let Dataset::Scenes(scenes) = dataset {
-                scenes.vocabulary()
-            } else {
-                Vec::new()
-            };
-            let said = cache.captions().flat_map(str::split_whitespace);
-            let words: BTreeSet<&str> = said.chain(drawn.iter().map(String::as_str)).collect();
-            Tokenizer::train_words(words)?
+            let mut words = BTreeSet::new();
+            for cache in caches {
+                cache.captions(|caption| {
+                    words.extend(caption.split_whitespace().map(str::to_owned));
+                })?;
+            }
+            words.extend(datasets.iter().flat_map(|dataset| dataset.vocabulary()));
+            Tokenizer::train_words(words.iter().map(String::as_str))?
         }
         (None, _) => Tokenizer::clip()?,
     })

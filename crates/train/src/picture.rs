@@ -1,5 +1,6 @@
-//! One picture: decode, make square, crop, to numbers.
+//! One picture: decode, bring to its shape, to numbers.
 
+use std::io::{BufRead, Cursor, Seek};
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
@@ -12,11 +13,14 @@ pub const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
 pub fn is_picture(file: &Path) -> bool {
     file.extension()
         .and_then(|ending| ending.to_str())
-        .is_some_and(|ending| {
-            EXTENSIONS
-                .iter()
-                .any(|known| ending.eq_ignore_ascii_case(known))
-        })
+        .is_some_and(is_ending)
+}
+
+/// Whether a picture's name ends like this, after its dot.
+pub fn is_ending(ending: &str) -> bool {
+    EXTENSIONS
+        .iter()
+        .any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 /// Reads width and height from the header only; the cheap test of whether this is a picture at all.
@@ -39,8 +43,20 @@ pub fn dimensions(file: &Path) -> Result<(u32, u32), String> {
 /// # Errors
 /// The decoder's message; a picture that would need more than 1 GiB is refused.
 pub fn decode(file: &Path) -> Result<RgbImage, String> {
-    let mut reader = ImageReader::open(file)
-        .and_then(ImageReader::with_guessed_format)
+    decode_from(ImageReader::open(file).map_err(|error| error.to_string())?)
+}
+
+/// [`decode`] for a file that is in memory.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
+    decode_from(ImageReader::new(Cursor::new(bytes)))
+}
+
+fn decode_from<R: BufRead + Seek>(reader: ImageReader<R>) -> Result<RgbImage, String> {
+    let mut reader = reader
+        .with_guessed_format()
         .map_err(|error| error.to_string())?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(1 << 30);
@@ -65,44 +81,65 @@ fn on_white(picture: DynamicImage) -> RgbImage {
     })
 }
 
-/// Scales the shorter side to `side` and cuts the middle square out.
-pub fn square(picture: RgbImage, side: u32) -> RgbImage {
-    let (width, height) = picture.dimensions();
-    if (width, height) == (side, side) {
+/// Scales a picture until it just covers `width`×`height`, and cuts off what is left over.
+///
+/// `place` says where the piece lies that stays, across and down: 0 at the beginning, 0.5 in the middle, almost 1 at
+/// the end.
+pub fn fit(picture: RgbImage, [width, height]: [usize; 2], place: [f32; 2]) -> RgbImage {
+    let (width, height) = (width as u32, height as u32);
+    if picture.dimensions() == (width, height) {
         return picture;
     }
-    let shorter = width.min(height);
-    // Cutting first is exact (the square keeps its own scale) and saves resampling what is thrown away.
+    let (whole_width, whole_height) = picture.dimensions();
+    // side·a/b, rounded; what comes out is at most `side` for the side that is too long.
+    let scaled = |side: u32, a: u32, b: u32| {
+        let (side, a, b) = (u64::from(side), u64::from(a), u64::from(b));
+        ((side * a + b / 2) / b).max(1) as u32
+    };
+    let cut_width = scaled(whole_height, width, height).min(whole_width);
+    let cut_height = scaled(whole_width, height, width).min(whole_height);
+    let offset = |room: u32, place: f32| (room as f32 * place) as u32;
+    // Cutting first is exact (the piece keeps its own scale) and saves resampling what is thrown away.
     let cut = imageops::crop_imm(
         &picture,
-        (width - shorter) / 2,
-        (height - shorter) / 2,
-        shorter,
-        shorter,
+        offset(whole_width - cut_width, place[0]),
+        offset(whole_height - cut_height, place[1]),
+        cut_width,
+        cut_height,
     )
     .to_image();
-    if shorter == side {
+    if cut.dimensions() == (width, height) {
         cut
     } else {
-        imageops::resize(&cut, side, side, FilterType::Lanczos3)
+        imageops::resize(&cut, width, height, FilterType::Lanczos3)
     }
 }
 
-/// Appends the `side`×`side` window at (x, y) to `out` as `[side, side, 3]` in [-1, 1].
+/// Left and right exchanged.
+pub fn mirrored(picture: &RgbImage) -> RgbImage {
+    imageops::flip_horizontal(picture)
+}
+
+/// Appends the `width`×`height` window at (x, y) to `out` as `[height, width, 3]` in [-1, 1].
 ///
 /// # Panics
 /// When the window leaves the picture.
-pub fn append_window(picture: &RgbImage, x: usize, y: usize, side: usize, out: &mut Vec<f32>) {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
+pub fn append_window(
+    picture: &RgbImage,
+    [x, y]: [usize; 2],
+    [width, height]: [usize; 2],
+    out: &mut Vec<f32>,
+) {
+    let whole = [picture.width() as usize, picture.height() as usize];
     assert!(
-        x + side <= width && y + side <= height,
-        "window {x},{y}+{side} in a picture of {width}x{height}"
+        x + width <= whole[0] && y + height <= whole[1],
+        "window {x},{y}+{width}x{height} in a picture of {whole:?}"
     );
     let bytes = picture.as_raw();
-    for row in y..y + side {
-        let start = (row * width + x) * 3;
+    for row in y..y + height {
+        let start = (row * whole[0] + x) * 3;
         out.extend(
-            bytes[start..start + side * 3]
+            bytes[start..start + width * 3]
                 .iter()
                 .map(|&byte| f32::from(byte) / 127.5 - 1.0),
         );
@@ -148,18 +185,34 @@ pub fn grid(pictures: &[RgbImage], columns: usize) -> RgbImage {
 mod tests {
     use super::*;
 
+    /// Every pixel says where it was.
+    fn numbered(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 0]))
+    }
+
     #[test]
-    fn squares_keep_the_middle() {
-        let picture = RgbImage::from_fn(30, 10, |x, _| {
-            if (10..20).contains(&x) {
-                Rgb([255, 0, 0])
-            } else {
-                Rgb([0; 3])
-            }
-        });
-        let square = square(picture, 10);
-        assert_eq!(square.dimensions(), (10, 10));
-        assert!(square.pixels().all(|p| p.0 == [255, 0, 0]));
+    fn what_is_cut_off_lies_where_it_is_wanted() {
+        let first = |size, place| fit(numbered(30, 10), size, place).get_pixel(0, 0).0;
+        assert_eq!(first([10, 10], [0.0, 0.0]), [0, 0, 0]);
+        assert_eq!(first([10, 10], [0.5, 0.5]), [10, 0, 0]);
+        assert_eq!(first([10, 10], [0.999, 0.999]), [19, 0, 0]);
+        // Too high for this shape: cut above and below, and nothing at the sides.
+        let cut = fit(numbered(30, 10), [30, 6], [0.0, 0.5]);
+        assert_eq!(
+            (cut.dimensions(), cut.get_pixel(0, 0).0),
+            ((30, 6), [0, 2, 0])
+        );
+        // Any size goes into any other, also the smallest.
+        for (width, height) in [(1, 1), (1, 200), (199, 1), (33, 57)] {
+            let picture = fit(numbered(width, height), [24, 16], [0.9, 0.1]);
+            assert_eq!(picture.dimensions(), (24, 16));
+        }
+    }
+
+    #[test]
+    fn a_mirror_exchanges_left_and_right_only() {
+        let mirrored = mirrored(&numbered(5, 3));
+        assert_eq!(mirrored.get_pixel(0, 2).0, [4, 2, 0]);
     }
 
     #[test]
@@ -168,10 +221,11 @@ mod tests {
             Rgb([(x * 16) as u8, (y * 16) as u8, (x * y) as u8])
         });
         let mut numbers = Vec::new();
-        append_window(&picture, 0, 0, 16, &mut numbers);
+        append_window(&picture, [0, 0], [16, 16], &mut numbers);
         assert_eq!(to_rgb(&numbers, 16, 16).unwrap(), picture);
         let mut window = Vec::new();
-        append_window(&picture, 3, 5, 8, &mut window);
+        append_window(&picture, [3, 5], [8, 6], &mut window);
+        assert_eq!(window.len(), 8 * 6 * 3);
         assert_eq!(window[..3], numbers[(5 * 16 + 3) * 3..][..3]);
     }
 

@@ -12,20 +12,22 @@ use velatura::weights::{Mode, Store};
 use velatura_tensor::Precision;
 
 use crate::Options;
-use crate::config::{Config, Sample};
-use crate::dataset::{Dataset, FolderDataset, summary};
+use crate::buckets::Buckets;
+use crate::config::{Config, DataKind, Sample, Source};
+use crate::dataset::Dataset;
 use crate::denoising::Denoising;
 use crate::error::{Error, Result};
 use crate::latent_source::{LatentSource, Times};
-use crate::latents::{self, LatentCache};
+use crate::latents::{self, Framing, LatentCache};
 use crate::learner::{ADAPTERS, Learner};
 use crate::models;
-use crate::order::Order;
+use crate::order::{Members, Order, Stock};
 use crate::parts;
 use crate::prior;
 use crate::random::{Purpose, mix};
 use crate::run_folder::RunFolder;
 use crate::step_unet::UnetObjective;
+use crate::text_cache::TextCache;
 use crate::trainer::Objective;
 
 impl UnetObjective {
@@ -52,13 +54,18 @@ impl UnetObjective {
         let vae_component = Component::open(&vae_dir, None)?;
         let vae_config = VaeConfig::read(&vae_component)?;
         let factor = vae_config.factor();
-        if !data.size.is_multiple_of(factor) {
-            let message = format!(
-                "[data] size: expected a multiple of {factor}, by which the VAE divides it, found {}",
-                data.size
-            );
-            return Err(Error::config(run.config_file(), message));
+        for (side, field) in [(Some(data.size), "size"), (data.bucket_step, "bucket_step")] {
+            if let Some(side) = side.filter(|side| !side.is_multiple_of(factor)) {
+                let message = format!(
+                    "[data] {field}: expected a multiple of {factor}, by which the VAE divides it, found {side}"
+                );
+                return Err(Error::config(run.config_file(), message));
+            }
         }
+        let buckets = match data.bucket_step {
+            Some(step) => Buckets::of_area(data.size, step),
+            None => Buckets::square(data.size),
+        };
         let plans = plans(&config.sample, &scheduler, &vae_config, data.size)
             .map_err(models::in_table(run, "sample"))?;
         let unet_component = models::open(config, run, "unet")?;
@@ -68,7 +75,11 @@ impl UnetObjective {
                 .map_err(models::in_table(run, "unet"))?,
         };
         let side = data.size / factor;
-        unet_config.check_latent_size(side, side)?;
+        for [width, height] in buckets.shapes() {
+            unet_config
+                .check_latent_size(height / factor, width / factor)
+                .map_err(models::in_table(run, "data"))?;
+        }
         unet_config.sample_size = Some([side; 2]);
         if [unet_config.in_channels, unet_config.out_channels] != [vae_config.latent_channels; 2] {
             let message = format!(
@@ -81,24 +92,26 @@ impl UnetObjective {
             let message = "[model] train_text_encoder: a fresh text encoder knows nothing yet; only that of a base can stay as it is";
             return Err(Error::config(run.config_file(), message));
         }
-        let dataset = Arc::new(Dataset::open(config)?);
-        if !dataset.skipped().is_empty() {
-            eprintln!("{}", summary(dataset.skipped()));
-        }
+        let datasets = Dataset::open_all(config)?;
 
         // Encoding wants the packed weights of inference.
         let vae_store = Store::load(&vae_component, Mode::Inference(Precision::F32));
         let vae = AutoencoderKl::load(&vae_config, &vae_store.root())?;
         vae_store.finish()?;
+        let dir = data
+            .cache
+            .clone()
+            .unwrap_or_else(|| run.dir().join("cache"));
         let encode = |dataset: &Arc<Dataset>| {
             LatentCache::open(
                 &latents::Request {
-                    dir: &data
-                        .cache
-                        .clone()
-                        .unwrap_or_else(|| run.dir().join("cache")),
+                    dir: &dir,
                     dataset: Arc::clone(dataset),
-                    size: data.size,
+                    framing: Framing {
+                        buckets: buckets.clone(),
+                        flip: data.flip,
+                        random_crop: data.random_crop.then_some(config.run.seed),
+                    },
                     component: &vae_component,
                     vae: &vae,
                     workers: data.workers,
@@ -106,24 +119,33 @@ impl UnetObjective {
                 options.stop,
             )
         };
-        let Some(cache) = encode(&dataset)? else {
-            return Ok(None);
-        };
+        let mut caches = Vec::new();
+        for dataset in &datasets {
+            match encode(dataset)? {
+                Some(cache) => caches.push(cache),
+                None => return Ok(None),
+            }
+        }
         let class = match &config.prior {
             None => None,
             Some(prior) => {
                 if !prior::complete(config, prior, options.stop)? {
                     return Ok(None);
                 }
-                let pictures = FolderDataset::scan(&prior.path, false)?.captioned(&prior.caption);
-                match encode(&Arc::new(Dataset::Folder(pictures)))? {
+                let source = Source {
+                    path: Some(prior.path.clone()),
+                    caption: Some(prior.caption.clone()),
+                    ..Source::new(DataKind::Folder)
+                };
+                let pictures = Dataset::open(&source, data.size, false)?;
+                match encode(&Arc::new(pictures))? {
                     Some(cache) => Some((cache, prior.weight)),
                     None => return Ok(None),
                 }
             }
         };
 
-        let mut tokenizer = parts::tokenizer(config, run, &cache, &dataset)?;
+        let mut tokenizer = parts::tokenizer(config, run, &caches, &datasets)?;
         let clock = Arc::default();
         let (mut text_encoder, mut text_parameters, frozen_text) =
             parts::text_encoder(config, run, &tokenizer, &clock)?;
@@ -142,6 +164,12 @@ impl UnetObjective {
             let row = parts::new_word(word, run, &mut tokenizer, &mut text_encoder)?;
             text_parameters = vec![row];
         }
+        let texts = match &frozen_text {
+            Some(encoder) if data.cache_text && text_parameters.is_empty() => {
+                Some(TextCache::open(&dir, &Component::open(encoder, None)?)?)
+            }
+            _ => None,
+        };
         let unet_store = match (&config.adaptation(), &config.embedding, &unet_component) {
             (Some(lora), _, Some(component)) => {
                 models::adapted_store(config, "unet", component, &lora.targets, &clock)
@@ -172,29 +200,38 @@ impl UnetObjective {
         };
 
         let denoising = Denoising::new(&settings, &config.loss);
-        let source = |cache: LatentCache, seed: u64| LatentSource {
-            order: Order::new(seed, Some(cache.len())),
-            cache,
+        let source = |caches: Vec<LatentCache>, seed: u64| LatentSource {
+            order: Order::new(
+                seed,
+                config.run.batch_size,
+                &caches.iter().map(LatentCache::stock).collect::<Vec<_>>(),
+            ),
+            caches,
             tokenizer: tokenizer.clone(),
             seed,
             batch: config.run.batch_size,
             times: Times::new(&config.loss, denoising.schedule.len()),
             caption_dropout: data.caption_dropout,
+            flip: data.flip,
             offset_noise: config.loss.offset_noise,
             shift: vae_config.shift_factor,
             scale: vae_config.scaling_factor,
         };
         let prior = class.map(|(cache, weight)| {
             let seed = mix(config.run.seed, Purpose::Prior, 0);
-            (Arc::new(source(cache, seed)), weight)
+            (Arc::new(source(vec![cache], seed)), weight)
         });
-        let source = source(cache, config.run.seed);
+        let source = source(caches, config.run.seed);
         source.check_scale(&vae_dir);
+        if data.bucket_step.is_some() {
+            eprintln!("{}", bucket_summary(&buckets, &source.caches));
+        }
         let objective = UnetObjective {
             unet,
             unet_parameters: unet_store.parameters(),
             text_encoder,
             text_parameters,
+            texts,
             learner,
             tokenizer,
             vae,
@@ -213,6 +250,20 @@ impl UnetObjective {
         }
         Ok(Some(objective))
     }
+}
+
+/// One line for the person: how many pictures each bucket has.
+fn bucket_summary(buckets: &Buckets, caches: &[LatentCache]) -> String {
+    let stocks: Vec<Stock> = caches.iter().map(LatentCache::stock).collect();
+    let counts = buckets.shapes().iter().enumerate().map(|(bucket, shape)| {
+        let members = stocks.iter().map(|stock| &stock.buckets[bucket]);
+        (shape, members.filter_map(Members::len).sum::<u64>())
+    });
+    let counts: Vec<String> = counts
+        .filter(|(_, count)| *count > 0)
+        .map(|([width, height], count)| format!("{width}x{height} {count}"))
+        .collect();
+    format!("buckets and their pictures: {}", counts.join(", "))
 }
 
 /// What the samples will be, so that an impossible wish is refused before the first step.

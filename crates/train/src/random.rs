@@ -25,6 +25,12 @@ pub enum Purpose {
     Offset = 7,
     /// Everything about the pictures of a class that is learnt beside a subject.
     Prior = 8,
+    /// Which pictures are mirrored.
+    Flip = 9,
+    /// Which sides of a picture are cut off.
+    Cut = 10,
+    /// The order of one source, or one bucket, among several.
+    Pool = 11,
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one addition and two xor-multiplies a number.

@@ -28,6 +28,7 @@ use crate::optimizer::Named;
 use crate::picture::grid;
 use crate::prior;
 use crate::run_folder::RunFolder;
+use crate::text_cache::TextCache;
 use crate::trainer::{self, Losses, Objective};
 use crate::{Ending, Options, Outcome};
 
@@ -57,6 +58,8 @@ pub(crate) struct UnetObjective {
     pub text_encoder: ClipTextModel,
     /// Empty when the text encoder is frozen.
     pub text_parameters: Vec<Parameter>,
+    /// What a frozen text encoder has said before.
+    pub texts: Option<TextCache>,
     /// What the parameters are, and how they are written.
     pub learner: Learner,
     pub tokenizer: Tokenizer,
@@ -75,10 +78,11 @@ pub(crate) struct UnetObjective {
 
 impl UnetObjective {
     fn context(&self, ids: &[u32]) -> Tensor {
-        let forward = || {
-            let texts = ids.len() / self.tokenizer.max_length();
-            self.text_encoder.forward(ids, texts)
-        };
+        let length = self.tokenizer.max_length();
+        if let Some(texts) = &self.texts {
+            return texts.context(ids, &self.text_encoder, length);
+        }
+        let forward = || self.text_encoder.forward(ids, ids.len() / length);
         if self.text_parameters.is_empty() {
             no_grad(forward)
         } else {

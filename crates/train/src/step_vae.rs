@@ -12,14 +12,15 @@ use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Tensor};
 
 use crate::config::{Config, Loss, Reconstruction};
-use crate::dataset::{Dataset, Skipped};
+use crate::dataset::{Dataset, Item, Skipped};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::loader::MakeBatch;
+use crate::mirror::may_be_mirrored;
 use crate::models;
 use crate::optimizer::Named;
-use crate::order::Order;
-use crate::picture::{append_window, grid, to_rgb};
+use crate::order::{Members, Order, Place, Stock};
+use crate::picture::{append_window, fit, grid, mirrored, to_rgb};
 use crate::random::{Choices, Purpose, normals};
 use crate::run_folder::RunFolder;
 use crate::trainer::{self, Losses, Objective};
@@ -71,12 +72,14 @@ struct VaeObjective {
 
 /// What the loader's threads need.
 struct PixelSource {
-    dataset: Dataset,
+    datasets: Vec<Arc<Dataset>>,
     order: Order,
     seed: u64,
     batch: usize,
     size: usize,
     crop: usize,
+    flip: bool,
+    random_crop: bool,
     /// Shape of a batch's latents.
     latents: [usize; 4],
     broken: Mutex<Vec<Skipped>>,
@@ -128,18 +131,25 @@ impl VaeObjective {
             );
             return Err(Error::config(run.config_file(), message));
         }
-        let dataset = Dataset::open(config)?;
-        if !dataset.skipped().is_empty() {
-            eprintln!("{}", crate::dataset::summary(dataset.skipped()));
-        }
+        let datasets = Dataset::open_all(config)?;
         let batch = config.run.batch_size;
+        let stock = |dataset: &Arc<Dataset>| Stock {
+            weight: f64::from(dataset.weight()),
+            buckets: vec![dataset.len().map_or(Members::Endless, Members::First)],
+        };
         let source = PixelSource {
-            order: Order::new(config.run.seed, dataset.len()),
-            dataset,
+            order: Order::new(
+                config.run.seed,
+                batch,
+                &datasets.iter().map(stock).collect::<Vec<_>>(),
+            ),
+            datasets,
             seed: config.run.seed,
             batch,
             size: data.size,
             crop,
+            flip: data.flip,
+            random_crop: data.random_crop,
             latents: [
                 batch,
                 crop / factor,
@@ -161,7 +171,7 @@ impl VaeObjective {
     /// 1 / deviation of the latents of a few pictures.
     fn measured_scaling(&self) -> Result<f32> {
         let (mut sum, mut squares, mut count) = (0.0f64, 0.0f64, 0usize);
-        for index in 0..MEASURED.min(self.source.dataset.len().unwrap_or(MEASURED)) {
+        for index in 0..self.source.count().min(MEASURED) {
             let pixels = self.source.whole(index)?;
             let mean = no_grad(|| self.vae.encode(&pixels)).mode();
             sum += mean.as_slice().iter().map(|&z| f64::from(z)).sum::<f64>();
@@ -203,7 +213,8 @@ fn start_certain(parameters: &[Parameter], latent_channels: usize) {
 }
 
 impl PixelSource {
-    fn item(&self, index: u64) -> Result<RgbImage> {
+    /// The picture at `place`, or the next of its source that is not broken.
+    fn item(&self, place: Place) -> Result<Item> {
         let mut broken = |skipped: Skipped| {
             let mut known = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
             if !known.contains(&skipped) {
@@ -211,25 +222,31 @@ impl PixelSource {
                 known.push(skipped);
             }
         };
-        Ok(self
-            .dataset
-            .usable_item(index, self.size, &mut broken)?
-            .picture)
+        self.datasets[place.source].usable_item(place.index, &mut broken)
+    }
+
+    /// The number of pictures of all sources; the greatest there is where they never end.
+    fn count(&self) -> u64 {
+        let counts = self.datasets.iter().map(|dataset| dataset.len());
+        counts.sum::<Option<u64>>().unwrap_or(u64::MAX)
     }
 
     fn batch(&self, step: u64) -> Result<PixelBatch> {
         let mut choices = Choices::new(self.seed, Purpose::Choices, step);
+        let mut flips = Choices::new(self.seed, Purpose::Flip, step);
+        let mut cuts = Choices::new(self.seed, Purpose::Cut, step);
         let mut pixels = Vec::with_capacity(self.batch * self.crop * self.crop * 3);
-        for slot in 0..self.batch as u64 {
-            let picture = self.item(self.order.index((step - 1) * self.batch as u64 + slot))?;
+        for place in self.order.batch(step).1 {
+            let item = self.item(place)?;
+            let (x, y, flip) = (cuts.unit(), cuts.unit(), flips.below(2) == 1);
+            let cut = if self.random_crop { [x, y] } else { [0.5; 2] };
+            let mut picture = fit(item.picture, [self.size; 2], cut);
+            if self.flip && flip && may_be_mirrored(&item.captions) {
+                picture = mirrored(&picture);
+            }
             let room = self.size - self.crop + 1;
-            append_window(
-                &picture,
-                choices.below(room),
-                choices.below(room),
-                self.crop,
-                &mut pixels,
-            );
+            let corner = [choices.below(room), choices.below(room)];
+            append_window(&picture, corner, [self.crop; 2], &mut pixels);
         }
         let noise = normals(
             self.seed,
@@ -243,17 +260,20 @@ impl PixelSource {
         })
     }
 
-    /// A whole picture for samples and measurements: `[1, size, size, 3]`. Of scenes that never end, ones that
-    /// training does not reach.
-    fn whole(&self, index: u64) -> Result<Tensor> {
+    /// A whole picture for samples and measurements: `[1, size, size, 3]`, of each source in turn. Of scenes that never
+    /// end, ones that training does not reach.
+    fn whole(&self, number: u64) -> Result<Tensor> {
         const UNSEEN: u64 = 1 << 40;
-        let index = if self.dataset.len().is_none() {
-            UNSEEN + index
-        } else {
-            index
+        let sources = self.datasets.len() as u64;
+        let (source, index) = ((number % sources) as usize, number / sources);
+        let index = match self.datasets[source].len() {
+            None => UNSEEN + index,
+            Some(count) => index % count,
         };
+        let picture = self.item(Place { source, index })?.picture;
         let mut pixels = Vec::with_capacity(self.size * self.size * 3);
-        append_window(&self.item(index)?, 0, 0, self.size, &mut pixels);
+        let picture = fit(picture, [self.size; 2], [0.5; 2]);
+        append_window(&picture, [0, 0], [self.size; 2], &mut pixels);
         Ok(Tensor::from_vec(pixels, &[1, self.size, self.size, 3]))
     }
 }
@@ -312,7 +332,7 @@ impl Objective for VaeObjective {
     }
 
     fn samples(&self) -> Result<Option<(RgbImage, String)>> {
-        let count = (self.samples as u64).min(self.source.dataset.len().unwrap_or(u64::MAX));
+        let count = self.source.count().min(self.samples as u64);
         if count == 0 {
             return Ok(None);
         }

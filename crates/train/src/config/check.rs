@@ -1,12 +1,12 @@
 //! What a config must fulfil beyond its types: each refusal names table, field, expected and found.
 
-use super::{Config, DataKind, Part};
+use super::{Config, Part};
 
 impl Config {
     /// The first field that cannot be, in words for the person.
     pub(super) fn check(&self) -> Result<(), String> {
         let ensure = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
-        let (run, data, model, optimizer) = (&self.run, &self.data, &self.model, &self.optimizer);
+        let (run, model, optimizer) = (&self.run, &self.model, &self.optimizer);
         ensure(
             run.steps > 0,
             "[run] steps: expected at least 1, found 0".into(),
@@ -38,31 +38,7 @@ impl Config {
             "[run] keep: expected at least 1, found 0".into(),
         )?;
 
-        let side_ok = |side: usize| (8..=8192).contains(&side) && side.is_multiple_of(8);
-        ensure(
-            side_ok(data.size),
-            format!(
-                "[data] size: expected a multiple of 8 from 8 to 8192, found {}",
-                data.size
-            ),
-        )?;
-        if let Some(crop) = data.crop {
-            ensure(
-                side_ok(crop) && crop <= data.size,
-                format!(
-                    "[data] crop: expected a multiple of 8 of at most size = {}, found {crop}",
-                    data.size
-                ),
-            )?;
-            ensure(
-                model.part == Part::Vae,
-                "[data] crop: only a VAE (part = \"vae\") trains on crops".into(),
-            )?;
-        }
-        ensure(
-            data.caption.is_none() || data.kind == DataKind::Folder,
-            "[data] caption: only kind = \"folder\" has it".into(),
-        )?;
+        self.check_data()?;
         if let Some(prior) = &self.prior {
             ensure(
                 model.part != Part::Vae,
@@ -88,49 +64,6 @@ impl Config {
                 ),
             )?;
         }
-        match data.kind {
-            DataKind::Folder => {
-                ensure(
-                    data.path.is_some(),
-                    "[data] path: missing; kind = \"folder\" needs the folder".into(),
-                )?;
-                ensure(
-                    data.count.is_none(),
-                    "[data] count: only kind = \"scenes\" has it".into(),
-                )?;
-                ensure(
-                    data.sprites.is_none(),
-                    "[data] sprites: only kind = \"scenes\" has it".into(),
-                )?;
-            }
-            DataKind::Scenes => {
-                ensure(
-                    data.path.is_none(),
-                    "[data] path: only kind = \"folder\" has it".into(),
-                )?;
-                ensure(
-                    data.count
-                        .is_none_or(|count| (1..=100_000_000).contains(&count)),
-                    "[data] count: expected 1 to 100 million".into(),
-                )?;
-                ensure(
-                    data.count.is_some() || model.part == Part::Vae,
-                    "[data] count: missing; part = \"unet\" draws and encodes a fixed number of scenes".into(),
-                )?;
-            }
-        }
-        ensure(
-            (0.0..=1.0).contains(&data.caption_dropout),
-            format!(
-                "[data] caption_dropout: expected 0 to 1, found {}",
-                data.caption_dropout
-            ),
-        )?;
-        ensure(
-            (1..=64).contains(&data.workers),
-            format!("[data] workers: expected 1 to 64, found {}", data.workers),
-        )?;
-
         let needs = |present: bool, table: &str| {
             ensure(
                 present || model.base.is_some(),

@@ -93,14 +93,10 @@ fn add(line: Line, below: &Path, listed: &mut Listed) -> Result<(), String> {
             line.file_name
         ));
     }
-    let captions = match line.text {
-        Text::One(caption) => vec![caption],
-        Text::Many(captions) => captions,
+    let captions = match &line.text {
+        Text::One(caption) => trimmed([caption.as_str()]),
+        Text::Many(captions) => trimmed(captions.iter().map(String::as_str)),
     };
-    let captions = captions
-        .iter()
-        .map(|caption| caption.trim().to_string())
-        .filter(|caption| !caption.is_empty());
     let file: PathBuf = below
         .join(file)
         .components()
@@ -121,19 +117,28 @@ pub(super) fn beside(picture: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Error::data(
-            path.display(),
-            "expected a caption in UTF-8, found other bytes",
-        )
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    Ok(text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
+    lines(bytes).map_err(|what| Error::data(path.display(), what))
+}
+
+/// The captions of a text: one in each line that is not blank.
+///
+/// # Errors
+/// It is not UTF-8.
+pub(super) fn lines(bytes: Vec<u8>) -> Result<Vec<String>, String> {
+    let text = String::from_utf8(bytes)
+        .map_err(|_| "expected a caption in UTF-8, found other bytes".to_owned())?;
+    Ok(trimmed(
+        text.strip_prefix('\u{feff}').unwrap_or(&text).lines(),
+    ))
+}
+
+/// Captions without the space round them, and without those that are nothing but space.
+pub(super) fn trimmed<'a>(captions: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let captions = captions.into_iter().map(str::trim);
+    captions
+        .filter(|caption| !caption.is_empty())
         .map(String::from)
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Item, Skipped, captions, summary};
+use super::{Item, Pictures, Skipped, captions, hex, summary};
 use crate::error::{Error, Result};
 use crate::picture::{self, is_picture};
 
@@ -91,47 +91,21 @@ impl FolderDataset {
         Ok(dataset)
     }
 
-    /// The same pictures, all with this caption.
-    pub fn captioned(mut self, caption: &str) -> FolderDataset {
-        for entry in &mut self.entries {
-            entry.captions = vec![caption.to_owned()];
-        }
-        self
-    }
-
     fn skip(&mut self, file: &Path, reason: impl Into<String>) {
         self.skipped.push(Skipped {
             file: file.display().to_string(),
             reason: reason.into(),
         });
     }
+}
 
-    /// The dataset's folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+impl Pictures for FolderDataset {
+    fn len(&self) -> Option<u64> {
+        Some(self.entries.len() as u64)
     }
 
-    /// The number of pictures.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is no picture; never, as [`FolderDataset::scan`] refuses that.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// What was passed over.
-    pub fn skipped(&self) -> &[Skipped] {
-        &self.skipped
-    }
-
-    /// Decodes picture `index`, in its own size.
-    ///
-    /// # Errors
-    /// The file is broken.
-    pub fn item(&self, index: usize) -> Result<Item, Skipped> {
-        let entry = &self.entries[index];
+    fn item(&self, index: u64) -> Result<Item, Skipped> {
+        let entry = &self.entries[index as usize];
         match picture::decode(&self.dir.join(&entry.file)) {
             Ok(picture) => Ok(Item {
                 picture,
@@ -144,11 +118,15 @@ impl FolderDataset {
         }
     }
 
-    /// SHA-256 over names, contents and captions.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn fingerprint(&self) -> Result<String> {
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn fingerprint(&self) -> Result<String> {
         let mut all = Sha256::new();
         for entry in &self.entries {
             let path = self.dir.join(&entry.file);
@@ -164,11 +142,6 @@ impl FolderDataset {
         }
         Ok(hex(&all.finalize()))
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Collects pictures and the captions of metadata files, both by path relative to `root`.
@@ -200,7 +173,9 @@ fn walk(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Dataset;
     use super::*;
+    use crate::config::{DataKind, Source};
     use image::{Rgb, RgbImage};
 
     fn picture(path: &Path, value: u8) {
@@ -249,7 +224,7 @@ mod tests {
         )
         .unwrap();
         let dataset = FolderDataset::scan(dir.path(), true).unwrap();
-        assert_eq!(dataset.len(), 1);
+        assert_eq!(dataset.len(), Some(1));
         let names: Vec<&str> = dataset
             .skipped()
             .iter()
@@ -257,7 +232,10 @@ mod tests {
             .collect();
         assert_eq!(names, ["gone.png", "empty.jpg", "mute.png", "text.png"]);
         // A VAE needs no captions.
-        assert_eq!(FolderDataset::scan(dir.path(), false).unwrap().len(), 2);
+        assert_eq!(
+            FolderDataset::scan(dir.path(), false).unwrap().len(),
+            Some(2)
+        );
     }
 
     #[test]
@@ -271,20 +249,20 @@ mod tests {
         }
         let bytes = fs::read(dir.path().join("a.png")).unwrap();
         fs::write(dir.path().join("a.png"), &bytes[..bytes.len() / 2]).unwrap();
-        let dataset =
-            super::super::Dataset::Folder(FolderDataset::scan(dir.path(), false).unwrap());
+        let source = Source {
+            path: Some(dir.path().to_path_buf()),
+            ..Source::new(DataKind::Folder)
+        };
+        let dataset = Dataset::open(&source, 64, false).unwrap();
         let mut broken = Vec::new();
         let item = dataset
-            .usable_item(0, 64, &mut |skipped| broken.push(skipped.file))
+            .usable_item(0, &mut |skipped| broken.push(skipped.file))
             .unwrap();
         assert_eq!((item.picture, broken), (noisy, vec!["a.png".to_string()]));
 
         let bytes = fs::read(dir.path().join("b.png")).unwrap();
         fs::write(dir.path().join("b.png"), &bytes[..bytes.len() / 2]).unwrap();
-        let error = dataset
-            .usable_item(1, 64, &mut |_| ())
-            .unwrap_err()
-            .to_string();
+        let error = dataset.usable_item(1, &mut |_| ()).unwrap_err().to_string();
         assert!(error.contains("nothing is left"), "{error}");
     }
 

@@ -1,34 +1,39 @@
-//! Where pictures and captions come from: a folder, or scenes drawn from a seed.
+//! Where pictures and captions come from: a folder, WebDataset archives, Parquet files, or scenes drawn from a seed.
 
 mod captions;
 mod folder;
-pub(crate) use folder::hex;
+mod parquet;
 mod scenes;
+mod shards;
+mod webdataset;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use image::RgbImage;
+use sha2::{Digest, Sha256};
 
-pub use self::folder::FolderDataset;
-pub use self::scenes::SceneDataset;
-use crate::config::{Config, Data, DataKind, Part};
+use self::folder::FolderDataset;
+use self::parquet::ParquetDataset;
+use self::scenes::SceneDataset;
+use self::webdataset::WebDataset;
+use crate::config::{Config, DataKind, Part, Source};
 use crate::error::{Error, Result};
-use crate::picture::square;
 
-/// A picture, square, and its captions (none where only the picture matters).
+/// A picture and its captions (none where only the picture matters).
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// `size`×`size` pixels.
+    /// In its own size.
     pub picture: RgbImage,
-    /// One or more captions that each describe it; empty in a folder without captions.
+    /// One or more captions that each describe it; empty in a source without captions.
     pub captions: Vec<String>,
 }
 
-/// A file that cannot be used, and why.
+/// A picture that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// The file, relative to the dataset's folder.
+    /// The file, with its place in it where it holds many.
     pub file: String,
     /// Why.
     pub reason: String,
@@ -40,39 +45,79 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// A source of pictures. Picture i is the same whenever and by whichever thread it is asked for.
-pub enum Dataset {
-    /// Files.
-    Folder(FolderDataset),
-    /// Drawings.
-    Scenes(SceneDataset),
+/// What every kind of source can do. Picture i is the same whenever and by whichever thread it is asked for.
+trait Pictures: Send + Sync {
+    /// The number of pictures; none where they never end.
+    fn len(&self) -> Option<u64>;
+
+    /// Picture `index`; `Err` says why this one cannot be used.
+    fn item(&self, index: u64) -> Result<Item, Skipped>;
+
+    /// What was passed over when the source was opened.
+    fn skipped(&self) -> &[Skipped] {
+        &[]
+    }
+
+    /// How errors call the source.
+    fn place(&self) -> String;
+
+    /// A digest of everything that pictures and captions depend on.
+    fn fingerprint(&self) -> Result<String>;
+
+    /// Words that captions may have though none has been seen with them.
+    fn vocabulary(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// An open source of pictures.
+pub struct Dataset {
+    pictures: Box<dyn Pictures>,
+    /// In place of the pictures' own.
+    caption: Option<String>,
+    weight: f32,
 }
 
 impl Dataset {
-    /// Opens what `[data]` describes.
+    /// Opens what `source` describes. `size` is the side of scenes; with `captions_needed` pictures without a caption
+    /// are passed over.
     ///
     /// # Errors
-    /// The folder is missing, or holds nothing that can be used.
-    pub fn open(config: &Config) -> Result<Dataset> {
-        let data: &Data = &config.data;
-        Ok(match data.kind {
-            DataKind::Folder => {
-                let path = data.path.as_deref().unwrap_or(Path::new("."));
-                Dataset::Folder(match &data.caption {
-                    Some(caption) => FolderDataset::scan(path, false)?.captioned(caption),
-                    None => FolderDataset::scan(path, config.model.part != Part::Vae)?,
-                })
-            }
-            DataKind::Scenes => Dataset::Scenes(SceneDataset::new(data)?),
+    /// Files are missing, or hold nothing that can be used.
+    pub fn open(source: &Source, size: usize, captions_needed: bool) -> Result<Dataset> {
+        let path = source.path.as_deref().unwrap_or(Path::new("."));
+        let captions_needed = captions_needed && source.caption.is_none();
+        Ok(Dataset {
+            pictures: match source.kind {
+                DataKind::Folder => Box::new(FolderDataset::scan(path, captions_needed)?),
+                DataKind::Scenes => Box::new(SceneDataset::new(source, size)?),
+                DataKind::WebDataset => Box::new(WebDataset::scan(path, captions_needed)?),
+                DataKind::Parquet => Box::new(ParquetDataset::open(path, source, captions_needed)?),
+            },
+            caption: source.caption.clone(),
+            weight: source.weight,
         })
+    }
+
+    /// Opens all sources of `[data]`, and says on standard error what was passed over.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_all(config: &Config) -> Result<Vec<Arc<Dataset>>> {
+        let mut all = Vec::new();
+        for source in config.data.sources() {
+            let dataset = Dataset::open(&source, config.data.size, config.model.part != Part::Vae)?;
+            if !dataset.skipped().is_empty() {
+                eprintln!("{}", summary(dataset.skipped()));
+            }
+            all.push(Arc::new(dataset));
+        }
+        Ok(all)
     }
 
     /// The number of pictures; none where they never end.
     pub fn len(&self) -> Option<u64> {
-        match self {
-            Dataset::Folder(folder) => Some(folder.len() as u64),
-            Dataset::Scenes(scenes) => scenes.count(),
-        }
+        self.pictures.len()
     }
 
     /// Whether there is no picture at all; an open dataset never is.
@@ -80,19 +125,21 @@ impl Dataset {
         self.len() == Some(0)
     }
 
-    /// Picture `index`, made square with this side; `Err` says why this one cannot be used.
+    /// How often its pictures are wanted beside those of other sources.
+    pub fn weight(&self) -> f32 {
+        self.weight
+    }
+
+    /// Picture `index`; `Err` says why this one cannot be used.
     ///
     /// # Errors
     /// The file is broken.
-    pub fn item(&self, index: u64, size: usize) -> Result<Item, Skipped> {
-        match self {
-            Dataset::Folder(folder) => {
-                let mut item = folder.item(index as usize)?;
-                item.picture = square(item.picture, size as u32);
-                Ok(item)
-            }
-            Dataset::Scenes(scenes) => scenes.item(index, size),
+    pub fn item(&self, index: u64) -> Result<Item, Skipped> {
+        let mut item = self.pictures.item(index)?;
+        if let Some(caption) = &self.caption {
+            item.captions = vec![caption.clone()];
         }
+        Ok(item)
     }
 
     /// The picture at `index`, or the next one that is not broken.
@@ -101,16 +148,11 @@ impl Dataset {
     ///
     /// # Errors
     /// All are broken.
-    pub fn usable_item(
-        &self,
-        index: u64,
-        size: usize,
-        broken: &mut dyn FnMut(Skipped),
-    ) -> Result<Item> {
+    pub fn usable_item(&self, index: u64, broken: &mut dyn FnMut(Skipped)) -> Result<Item> {
         let count = self.len().unwrap_or(u64::MAX);
         let mut last = None;
         for offset in 0..count.min(MOST_BROKEN) {
-            match self.item((index + offset) % count, size) {
+            match self.item((index + offset) % count) {
                 Ok(item) => return Ok(item),
                 Err(skipped) => {
                     last = Some(skipped.clone());
@@ -132,18 +174,12 @@ impl Dataset {
 
     /// What was passed over when the dataset was opened.
     pub fn skipped(&self) -> &[Skipped] {
-        match self {
-            Dataset::Folder(folder) => folder.skipped(),
-            Dataset::Scenes(_) => &[],
-        }
+        self.pictures.skipped()
     }
 
     /// How errors call the dataset.
     pub fn place(&self) -> String {
-        match self {
-            Dataset::Folder(folder) => folder.dir().display().to_string(),
-            Dataset::Scenes(_) => "scenes".into(),
-        }
+        self.pictures.place()
     }
 
     /// A digest of everything the pictures and captions depend on, for the latents cache. Reads every file.
@@ -151,10 +187,15 @@ impl Dataset {
     /// # Errors
     /// A file cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
-        match self {
-            Dataset::Folder(folder) => folder.fingerprint(),
-            Dataset::Scenes(scenes) => scenes.fingerprint(),
-        }
+        let mut all = Sha256::new();
+        all.update(self.pictures.fingerprint()?);
+        all.update(format!("{:?}", self.caption));
+        Ok(hex(&all.finalize()))
+    }
+
+    /// Words that captions may have though none has been seen with them.
+    pub fn vocabulary(&self) -> Vec<String> {
+        self.pictures.vocabulary()
     }
 }
 
@@ -175,4 +216,9 @@ pub fn summary(skipped: &[Skipped]) -> String {
         skipped.len(),
         names.join(", ")
     )
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

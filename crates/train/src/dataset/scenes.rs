@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use velatura_scenes::{Colour, SceneConfig, SceneGenerator, Setting, SpriteSet, Time, Weather};
 
-use super::{Item, Skipped, hex};
-use crate::config::{Data, Scenes as Narrowed};
+use super::{Item, Pictures, Skipped, hex};
+use crate::config::{Scenes as Narrowed, Source};
 use crate::error::{Error, Result};
 
 /// Scene after scene from one seed.
@@ -14,47 +14,38 @@ pub struct SceneDataset {
     generator: SceneGenerator,
     seed: u64,
     count: Option<u64>,
-    size: usize,
 }
 
 impl SceneDataset {
-    /// As `[data]` and `[data.scenes]` say.
+    /// As `source` says, `size` pixels a side.
     ///
     /// # Errors
     /// The sprites cannot be read; a name in a list is unknown; no scene can be drawn that way.
-    pub fn new(data: &Data) -> Result<SceneDataset> {
+    pub fn new(source: &Source, size: usize) -> Result<SceneDataset> {
         let fault = |error: velatura_scenes::SceneError| Error::data("scenes", error.to_string());
         let mut config = SceneConfig {
-            size: data.size as u32,
+            size: size as u32,
             ..SceneConfig::default()
         };
-        if let Some(dir) = &data.sprites {
+        if let Some(dir) = &source.sprites {
             config.sprites = Some(Arc::new(SpriteSet::load(dir).map_err(fault)?));
         }
-        narrow(&mut config, &data.scenes)?;
+        narrow(&mut config, &source.scenes)?;
         let generator = SceneGenerator::new(config).map_err(fault)?;
         Ok(SceneDataset {
             generator,
-            seed: data.seed,
-            count: data.count,
-            size: data.size,
+            seed: source.seed,
+            count: source.count,
         })
     }
+}
 
-    /// The number of scenes; none where they never end.
-    pub fn count(&self) -> Option<u64> {
+impl Pictures for SceneDataset {
+    fn len(&self) -> Option<u64> {
         self.count
     }
 
-    /// Draws scene `index`.
-    ///
-    /// # Errors
-    /// None; a folder's pictures have them.
-    pub fn item(&self, index: u64, size: usize) -> Result<Item, Skipped> {
-        debug_assert_eq!(
-            size, self.size,
-            "scenes are drawn in the size of the config"
-        );
+    fn item(&self, index: u64) -> Result<Item, Skipped> {
         let scene = self.generator.scene(self.seed, index);
         Ok(Item {
             picture: scene.render(),
@@ -64,10 +55,7 @@ impl SceneDataset {
 
     /// SHA-256 over the number of scenes and the first of them: whatever changes how scenes are planned, drawn or
     /// described changes those as well.
-    ///
-    /// # Errors
-    /// None; a folder's files have them.
-    pub fn fingerprint(&self) -> Result<String> {
+    fn fingerprint(&self) -> Result<String> {
         const LOOKED_AT: u64 = 64;
         let mut all = Sha256::new();
         all.update(format!("{:?} {}", self.count, self.seed));
@@ -82,8 +70,12 @@ impl SceneDataset {
         Ok(hex(&all.finalize()))
     }
 
+    fn place(&self) -> String {
+        "scenes".into()
+    }
+
     /// Every word that a caption can contain, sorted.
-    pub fn vocabulary(&self) -> Vec<String> {
+    fn vocabulary(&self) -> Vec<String> {
         self.generator.vocabulary()
     }
 }

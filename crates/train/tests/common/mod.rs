@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test file uses a part of this.
 
+pub mod data;
 pub mod fixtures;
 
 use std::collections::BTreeMap;
