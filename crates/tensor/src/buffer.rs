@@ -20,6 +20,8 @@ struct Pool {
     idle: usize,
     used: usize,
     most_used: usize,
+    /// As `most_used`, since somebody last wanted to know.
+    peak: usize,
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Default::default);
@@ -28,6 +30,7 @@ impl Pool {
     fn take(&mut self, bytes: usize) {
         self.used += bytes;
         self.most_used = self.most_used.max(self.used);
+        self.peak = self.peak.max(self.used);
     }
 
     fn has_room_for(&self, bytes: usize) -> bool {
@@ -113,6 +116,20 @@ impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.0
     }
+}
+
+/// Bytes in tensors now.
+pub(crate) fn in_use() -> usize {
+    POOL.lock().map_or(0, |pool| pool.used)
+}
+
+/// Runs `f` and says how many bytes were in tensors at most meanwhile.
+pub(crate) fn peak_during<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    if let Ok(mut pool) = POOL.lock() {
+        pool.peak = pool.used;
+    }
+    let result = f();
+    (result, POOL.lock().map_or(0, |pool| pool.peak))
 }
 
 /// Gives the memory that waits for reuse back to the system, for example between two models.

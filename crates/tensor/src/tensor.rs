@@ -172,6 +172,17 @@ impl Tensor {
         }
     }
 
+    /// Bytes in tensors now, all together; those with fewer than 4096 numbers are not counted.
+    pub fn memory_in_use() -> usize {
+        buffer::in_use()
+    }
+
+    /// Runs `f` and says how many bytes were in tensors at most meanwhile, counted as by
+    /// [`Tensor::memory_in_use`].
+    pub fn peak_memory_during<T>(f: impl FnOnce() -> T) -> (T, usize) {
+        buffer::peak_during(f)
+    }
+
     /// Gives memory that waits for reuse back to the system.
     pub fn release_idle_memory() {
         buffer::release_idle();

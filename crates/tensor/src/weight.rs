@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use velatura_kernels::conv::PackedConv;
 use velatura_kernels::gemm::PackedMatrix;
+use velatura_kernels::profile;
 
 /// A weight `[O, I]` of a linear layer or `[O, I, k, k]` of a convolution. Cloning shares it.
 #[derive(Clone)]
@@ -144,6 +145,7 @@ fn cached(
     {
         return packed.clone();
     }
+    let _note = profile::note(|| ("pack weights".into(), "F32".into(), 0.0));
     let packed = Arc::new(make(parameter.value().as_slice()));
     *cache = Some((version, packed.clone()));
     packed

@@ -20,13 +20,13 @@ use crate::latent_source::{LatentSource, Times};
 use crate::latents::{self, LatentCache};
 use crate::learner::{ADAPTERS, Learner};
 use crate::models;
+use crate::objective::Objective;
 use crate::order::Order;
 use crate::parts;
 use crate::prior;
 use crate::random::{Purpose, mix};
 use crate::run_folder::RunFolder;
 use crate::step_unet::UnetObjective;
-use crate::trainer::Objective;
 
 impl UnetObjective {
     /// None if the run was asked to stop while latents were encoded.

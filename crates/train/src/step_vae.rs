@@ -5,50 +5,29 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
-use velatura::checkpoint::FloatType;
+use velatura::checkpoint::{Component, FloatType};
 use velatura::nn::check_finite;
 use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Tensor};
 
-use crate::config::{Config, Loss, Reconstruction};
+use crate::config::{self, Config};
 use crate::dataset::{Dataset, Skipped};
+use crate::discriminator::{Discriminator, Sizes};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::loader::MakeBatch;
+use crate::lpips::Lpips;
 use crate::models;
+use crate::objective::{Losses, Objective};
 use crate::optimizer::Named;
 use crate::order::Order;
 use crate::picture::{append_window, grid, to_rgb};
 use crate::random::{Choices, Purpose, normals};
 use crate::run_folder::RunFolder;
-use crate::trainer::{self, Losses, Objective};
+use crate::trainer;
+use crate::vae_loss::VaeLoss;
 use crate::{Options, Outcome};
-
-/// The loss of Rombach et al. 2022 without its perceptual and adversarial terms: the mean reconstruction error plus
-/// the KL divergence with a small weight.
-///
-/// `pixels: [B, H, W, 3]` in [-1, 1], `noise: [B, H/f, W/f, Z]`. Returns the loss, the reconstruction term and the KL
-/// divergence per picture. The weight counts as in that paper, where both terms are sums over a picture: so the mean
-/// is taken by dividing the divergence by the number of values in a picture, too.
-pub fn vae_loss(
-    vae: &AutoencoderKl,
-    loss: &Loss,
-    pixels: &Tensor,
-    noise: &Tensor,
-) -> (Tensor, Tensor, Tensor) {
-    let latents = vae.encode(pixels);
-    let again = vae.decode(&latents.sample(noise));
-    let difference = again.sub(pixels);
-    let reconstruction = match loss.reconstruction {
-        Reconstruction::L1 => difference.abs().mean(),
-        Reconstruction::L2 => difference.square().mean(),
-    };
-    let kl = latents.kl();
-    let values = (pixels.len() / pixels.dim(0)) as f32;
-    let total = reconstruction.add(&kl.scale(loss.kl_weight / values));
-    (total, reconstruction, kl)
-}
 
 /// Runs the training of a VAE.
 ///
@@ -59,14 +38,23 @@ pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outc
     trainer::run(&objective, config, &run.start(), options)
 }
 
-struct VaeObjective {
+pub(crate) struct VaeObjective {
     vae: AutoencoderKl,
     /// Whether the config leaves the scaling of the latents to be measured.
     measure_scaling: bool,
     parameters: Vec<Parameter>,
-    loss: Loss,
+    loss: VaeLoss,
+    adversary: Option<Adversary>,
     source: Arc<PixelSource>,
     samples: usize,
+}
+
+/// The discriminator in [`VaeLoss`], as a learner.
+struct Adversary {
+    /// The step with which it begins.
+    start: u64,
+    parameters: Vec<Parameter>,
+    settings: config::Optimizer,
 }
 
 /// What the loader's threads need.
@@ -82,7 +70,8 @@ struct PixelSource {
     broken: Mutex<Vec<Skipped>>,
 }
 
-struct PixelBatch {
+pub(crate) struct PixelBatch {
+    step: u64,
     pixels: Tensor,
     noise: Tensor,
 }
@@ -91,7 +80,7 @@ struct PixelBatch {
 const MEASURED: u64 = 64;
 
 impl VaeObjective {
-    fn new(config: &Config, run: &RunFolder) -> Result<VaeObjective> {
+    pub fn new(config: &Config, run: &RunFolder) -> Result<VaeObjective> {
         let component = models::open(config, run, "vae")?;
         let vae_config = match &component {
             Some(component) => VaeConfig::read(component)?,
@@ -128,6 +117,7 @@ impl VaeObjective {
             );
             return Err(Error::config(run.config_file(), message));
         }
+        let (loss, adversary) = loss(config, run, crop)?;
         let dataset = Dataset::open(config)?;
         if !dataset.skipped().is_empty() {
             eprintln!("{}", crate::dataset::summary(dataset.skipped()));
@@ -152,10 +142,15 @@ impl VaeObjective {
             vae,
             measure_scaling,
             parameters: store.parameters(),
-            loss: config.loss.clone(),
+            loss,
+            adversary,
             source: Arc::new(source),
             samples: config.sample.count,
         })
+    }
+
+    fn is_adversarial(&self, batch: &PixelBatch) -> bool {
+        (self.adversary.as_ref()).is_some_and(|adversary| batch.step >= adversary.start)
     }
 
     /// 1 / deviation of the latents of a few pictures.
@@ -182,6 +177,67 @@ impl VaeObjective {
         })
     }
 }
+
+/// The loss that the config asks for, on pictures of this side, and the discriminator's part in it.
+fn loss(config: &Config, run: &RunFolder, side: usize) -> Result<(VaeLoss, Option<Adversary>)> {
+    let large_enough = |smallest: usize, table: &str| {
+        if side >= smallest {
+            return Ok(());
+        }
+        let message = format!(
+            "[data] size, crop: expected at least {smallest} pixels for [{table}], found {side}"
+        );
+        Err(Error::config(run.config_file(), message))
+    };
+    let lpips = match &config.lpips {
+        None => None,
+        Some(lpips) => {
+            large_enough(Lpips::SMALLEST_SIDE, "lpips")?;
+            Some((
+                Lpips::load(&lpips.path, models::products(config))?,
+                lpips.weight,
+            ))
+        }
+    };
+    let (discriminator, adversary) = match &config.discriminator {
+        None => (None, None),
+        Some(wanted) => {
+            let sizes = Sizes {
+                ndf: wanted.ndf,
+                num_layers: wanted.num_layers,
+            };
+            large_enough(sizes.smallest_side(), "discriminator")?;
+            let component = run
+                .checkpoint()
+                .map(|checkpoint| Component::open(&checkpoint.join(DISCRIMINATOR), None))
+                .transpose()?;
+            let store = models::store(config, DISCRIMINATOR, component.as_ref());
+            let discriminator = Discriminator::load(sizes, &store.root())?;
+            store.finish()?;
+            let adversary = Adversary {
+                start: wanted.start,
+                parameters: store.parameters(),
+                settings: config::Optimizer {
+                    learning_rate: (wanted.learning_rate).unwrap_or(config.optimizer.learning_rate),
+                    betas: wanted.betas,
+                    weight_decay: 0.0,
+                    ..config.optimizer.clone()
+                },
+            };
+            (Some((discriminator, wanted.weight)), Some(adversary))
+        }
+    };
+    let settings = config.loss.clone();
+    let loss = VaeLoss {
+        settings,
+        lpips,
+        discriminator,
+    };
+    Ok((loss, adversary))
+}
+
+/// The discriminator's folder in a checkpoint.
+const DISCRIMINATOR: &str = "discriminator";
 
 /// The variance a fresh encoder gives its latents, as a logarithm: σ = e⁻³.
 ///
@@ -238,6 +294,7 @@ impl PixelSource {
             self.latents.iter().product(),
         );
         Ok(PixelBatch {
+            step,
             pixels: Tensor::from_vec(pixels, &[self.batch, self.crop, self.crop, 3]),
             noise: Tensor::from_vec(noise, &self.latents),
         })
@@ -265,6 +322,20 @@ impl Objective for VaeObjective {
         models::named("vae", &self.parameters)
     }
 
+    fn opponent(&self) -> Option<(config::Optimizer, Vec<Named>)> {
+        let adversary = self.adversary.as_ref()?;
+        let parameters = models::named(DISCRIMINATOR, &adversary.parameters);
+        Some((adversary.settings.clone(), parameters))
+    }
+
+    fn frozen(&self) -> Vec<(&'static str, usize)> {
+        let lpips = self.loss.lpips.as_ref();
+        lpips
+            .map(|(lpips, _)| ("lpips", lpips.len()))
+            .into_iter()
+            .collect()
+    }
+
     fn batches(&self) -> MakeBatch<PixelBatch> {
         let source = Arc::clone(&self.source);
         Arc::new(move |step| source.batch(step))
@@ -281,11 +352,8 @@ impl Objective for VaeObjective {
         } else {
             (narrow(&batch.pixels), narrow(&batch.noise))
         };
-        let (total, reconstruction, kl) = vae_loss(&self.vae, &self.loss, &pixels, &noise);
-        Losses {
-            total,
-            parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())],
-        }
+        let adversarial = self.is_adversarial(batch);
+        self.loss.of(&self.vae, &pixels, &noise, adversarial)
     }
 
     fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
@@ -294,7 +362,18 @@ impl Objective for VaeObjective {
             &self.vae.config().to_json(),
             &self.parameters,
             dtype,
-        )
+        )?;
+        let discriminator = self
+            .loss
+            .discriminator
+            .as_ref()
+            .zip(self.adversary.as_ref());
+        if let Some(((discriminator, _), adversary)) = discriminator {
+            let config = discriminator.sizes().to_json();
+            let dir = dir.join(DISCRIMINATOR);
+            models::save(&dir, &config, &adversary.parameters, dtype)?;
+        }
+        Ok(())
     }
 
     fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
@@ -336,11 +415,14 @@ impl Objective for VaeObjective {
     }
 
     fn diagnose(&self, batch: &PixelBatch) -> Option<String> {
-        let again = || no_grad(|| vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise));
+        let (pixels, noise) = (&batch.pixels, &batch.noise);
+        let adversarial = self.is_adversarial(batch);
+        let again = || no_grad(|| self.loss.of(&self.vae, pixels, noise, adversarial));
         check_finite("vae", again)
             .err()
             .map(|error| error.to_string())
     }
+
     fn inspect(&self, batch: &PixelBatch) -> Inspection {
         let side = self.source.crop;
         let pictures: Vec<RgbImage> = batch

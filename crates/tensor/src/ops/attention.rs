@@ -3,6 +3,7 @@
 use crate::tape::is_recording;
 use crate::{Precision, Tensor};
 use velatura_kernels::attention::{self, AttentionShape};
+use velatura_kernels::profile;
 
 impl Tensor {
     /// softmax(q·kᵀ / √D)·v for each head (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
@@ -59,6 +60,17 @@ impl Tensor {
             let (k, v) = (kept_k, kept_v);
             let mut dk = vec![0.0; k.len()];
             let mut dv = vec![0.0; v.len()];
+            // Five products where the forward pass has two: the scores again, and the gradients of scores, q, k and v.
+            let _note = profile::note(|| {
+                (
+                    format!(
+                        "attention gradient {batch}×{queries}×{keys} {heads}·{}",
+                        shape.head_dim
+                    ),
+                    format!("{precision:?}"),
+                    10.0 * (batch * queries * keys) as f64 * channels as f64,
+                )
+            });
             let dq = Tensor::output(q.shape(), |dq| {
                 let (q, k, v) = (q.as_slice(), k.as_slice(), v.as_slice());
                 let (y, dy) = (y.as_slice(), dy.as_slice());

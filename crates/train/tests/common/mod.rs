@@ -32,6 +32,7 @@ pub fn run(file: &Path, resume: bool, steps: Option<usize>) -> Result<Outcome> {
             resume,
             threads: Some(2),
             stop: &stop,
+            ..Options::default()
         },
     )
 }

@@ -43,12 +43,17 @@ impl Decoder {
         })
     }
 
-    pub fn forward(&self, z: &Tensor) -> Tensor {
+    /// Everything but the last layer.
+    pub fn features(&self, z: &Tensor) -> Tensor {
         let mut x = self.mid_block.forward(&self.conv_in.forward(z));
         for block in &self.up_blocks {
             x = block.forward(x);
         }
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
+        self.conv_norm_out.forward_silu(&x)
+    }
+
+    pub fn last_layer(&self) -> &Conv2d {
+        &self.conv_out
     }
 }
 
