@@ -151,7 +151,7 @@ impl Gradients {
         match self.by_id.get_mut(&id) {
             Some(sum) => {
                 assert_eq!(sum.shape(), gradient.shape(), "gradients of two shapes");
-                velatura_kernels::elementwise::axpy(1.0, gradient.as_slice(), sum.make_mut());
+                sum.accumulate(&gradient);
             }
             None => {
                 self.by_id.insert(id, gradient);

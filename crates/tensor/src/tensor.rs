@@ -4,6 +4,7 @@ use crate::buffer::{self, Buffer};
 use crate::tape::NodeRef;
 use std::fmt;
 use std::sync::Arc;
+use velatura_kernels::elementwise;
 
 /// An immutable, contiguous array of f32. Cloning shares the storage.
 ///
@@ -47,7 +48,7 @@ impl Tensor {
         Self::from_buffer(data, shape)
     }
 
-    fn from_buffer(data: Buffer, shape: &[usize]) -> Self {
+    pub(crate) fn from_buffer(data: Buffer, shape: &[usize]) -> Self {
         Tensor {
             shape: shape.into(),
             data: Arc::new(data),
@@ -111,7 +112,7 @@ impl Tensor {
 
     /// Whether no value is NaN or infinite.
     pub fn is_finite(&self) -> bool {
-        velatura_kernels::elementwise::all_finite(&self.data)
+        elementwise::all_finite(&self.data)
     }
 
     /// The same values, off the tape: no gradient flows through.
@@ -157,6 +158,17 @@ impl Tensor {
 
     pub(crate) fn set_node(&mut self, node: NodeRef) {
         self.node = node;
+    }
+
+    /// Adds `other`, of the same shape: in place where nothing else shares the values.
+    pub(crate) fn accumulate(&mut self, other: &Tensor) {
+        match Arc::get_mut(&mut self.data) {
+            Some(sum) => elementwise::axpy(1.0, &other.data, sum),
+            None => {
+                let (a, b) = (self.as_slice(), other.as_slice());
+                *self = Tensor::output(&self.shape, |sum| elementwise::add(a, b, sum));
+            }
+        }
     }
 
     /// The values for writing; copies them first when they are shared.

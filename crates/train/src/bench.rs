@@ -141,3 +141,16 @@ fn normal(seed: u64, shape: &[usize]) -> Tensor {
     let values = TorchGenerator::new(seed).randn(shape.iter().product());
     Tensor::from_vec(values, shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_models_are_the_peers() {
+        // What `sum(p.numel() for p in model.parameters())` is in benches/peers/compare_training.py.
+        let unet = Bench::unet(Precision::F32).unwrap();
+        let vae = Bench::vae(Precision::F32).unwrap();
+        assert_eq!([unet.parameters, vae.parameters], [28_557_508, 15_481_255]);
+    }
+}

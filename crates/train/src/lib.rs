@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
+mod critics;
 pub mod dataset;
 mod denoising;
 pub mod discriminator;

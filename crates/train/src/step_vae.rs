@@ -5,19 +5,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
-use velatura::checkpoint::{Component, FloatType};
+use velatura::checkpoint::FloatType;
 use velatura::nn::check_finite;
 use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Tensor};
 
 use crate::config::{self, Config};
+use crate::critics::{self, Adversary, DISCRIMINATOR};
 use crate::dataset::{Dataset, Skipped};
-use crate::discriminator::{Discriminator, Sizes};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::loader::MakeBatch;
-use crate::lpips::Lpips;
 use crate::models;
 use crate::objective::{Losses, Objective};
 use crate::optimizer::Named;
@@ -47,14 +46,6 @@ pub(crate) struct VaeObjective {
     adversary: Option<Adversary>,
     source: Arc<PixelSource>,
     samples: usize,
-}
-
-/// The discriminator in [`VaeLoss`], as a learner.
-struct Adversary {
-    /// The step with which it begins.
-    start: u64,
-    parameters: Vec<Parameter>,
-    settings: config::Optimizer,
 }
 
 /// What the loader's threads need.
@@ -117,7 +108,7 @@ impl VaeObjective {
             );
             return Err(Error::config(run.config_file(), message));
         }
-        let (loss, adversary) = loss(config, run, crop)?;
+        let (loss, adversary) = critics::loss(config, run, crop)?;
         let dataset = Dataset::open(config)?;
         if !dataset.skipped().is_empty() {
             eprintln!("{}", crate::dataset::summary(dataset.skipped()));
@@ -177,67 +168,6 @@ impl VaeObjective {
         })
     }
 }
-
-/// The loss that the config asks for, on pictures of this side, and the discriminator's part in it.
-fn loss(config: &Config, run: &RunFolder, side: usize) -> Result<(VaeLoss, Option<Adversary>)> {
-    let large_enough = |smallest: usize, table: &str| {
-        if side >= smallest {
-            return Ok(());
-        }
-        let message = format!(
-            "[data] size, crop: expected at least {smallest} pixels for [{table}], found {side}"
-        );
-        Err(Error::config(run.config_file(), message))
-    };
-    let lpips = match &config.lpips {
-        None => None,
-        Some(lpips) => {
-            large_enough(Lpips::SMALLEST_SIDE, "lpips")?;
-            Some((
-                Lpips::load(&lpips.path, models::products(config))?,
-                lpips.weight,
-            ))
-        }
-    };
-    let (discriminator, adversary) = match &config.discriminator {
-        None => (None, None),
-        Some(wanted) => {
-            let sizes = Sizes {
-                ndf: wanted.ndf,
-                num_layers: wanted.num_layers,
-            };
-            large_enough(sizes.smallest_side(), "discriminator")?;
-            let component = run
-                .checkpoint()
-                .map(|checkpoint| Component::open(&checkpoint.join(DISCRIMINATOR), None))
-                .transpose()?;
-            let store = models::store(config, DISCRIMINATOR, component.as_ref());
-            let discriminator = Discriminator::load(sizes, &store.root())?;
-            store.finish()?;
-            let adversary = Adversary {
-                start: wanted.start,
-                parameters: store.parameters(),
-                settings: config::Optimizer {
-                    learning_rate: (wanted.learning_rate).unwrap_or(config.optimizer.learning_rate),
-                    betas: wanted.betas,
-                    weight_decay: 0.0,
-                    ..config.optimizer.clone()
-                },
-            };
-            (Some((discriminator, wanted.weight)), Some(adversary))
-        }
-    };
-    let settings = config.loss.clone();
-    let loss = VaeLoss {
-        settings,
-        lpips,
-        discriminator,
-    };
-    Ok((loss, adversary))
-}
-
-/// The discriminator's folder in a checkpoint.
-const DISCRIMINATOR: &str = "discriminator";
 
 /// The variance a fresh encoder gives its latents, as a logarithm: σ = e⁻³.
 ///

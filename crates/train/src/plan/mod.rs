@@ -71,11 +71,15 @@ pub struct Plan {
 /// # Errors
 /// The config, the data or the base model cannot be used.
 pub fn plan(file: &Path, options: &Options) -> Result<Plan> {
+    within(machine::memory_available(), file, options)
+}
+
+/// [`plan`] with so many bytes of memory; none where the system does not tell.
+fn within(available: Option<u64>, file: &Path, options: &Options) -> Result<Plan> {
     let config = Config::from_file(file)?;
     if let Some(threads) = options.threads {
         velatura_kernels::pool::set_threads(threads);
     }
-    let available = machine::memory_available();
     let scratch = trial::Scratch::new(&config)?;
     let trial = scratch.config();
     let run = RunFolder::open(trial, file, false)?;
@@ -155,4 +159,60 @@ impl Plan {
 
 fn sum(amounts: &[Amount]) -> f64 {
     amounts.iter().map(|amount| amount.value).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VAE: &str = r#"
+[run]
+dir = "never-made"
+steps = 100
+batch_size = 8
+[data]
+kind = "scenes"
+size = 32
+[model]
+part = "vae"
+[vae]
+in_channels = 3
+out_channels = 3
+latent_channels = 4
+block_out_channels = [4, 8]
+down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
+up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
+norm_num_groups = 2
+layers_per_block = 1
+"#;
+
+    #[test]
+    fn no_more_is_measured_than_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vae.toml");
+        std::fs::write(&file, VAE).unwrap();
+        let within = |bytes: Option<u64>| within(bytes, &file, &Options::default()).unwrap();
+        let whole = within(None);
+        let activations = whole.memory.last().unwrap();
+        assert_eq!(activations.how, How::Measured);
+        assert!(whole.obstacles.is_empty(), "{:?}", whole.obstacles);
+
+        // Not even the weights: nothing is measured.
+        let nothing = within(Some(1000));
+        assert_eq!((nothing.seconds, nothing.flops_per_step), (None, None));
+        assert!(nothing.to_string().contains("[run] accumulate"));
+
+        // The weights, and half of the activations: those of the batch are estimated from one and two samples.
+        let bytes = whole.memory_bytes - activations.value / 2.0;
+        let half = within(Some(bytes as u64));
+        let estimated = half.memory.last().unwrap();
+        assert_eq!(estimated.how, How::Estimated);
+        assert!(half.seconds.is_some_and(|seconds| seconds > 0.0));
+        assert_eq!(half.obstacles.len(), 1);
+        let error = estimated.value / activations.value - 1.0;
+        assert!(
+            error.abs() < 0.25,
+            "estimated {estimated:?}, measured {activations:?}"
+        );
+    }
 }

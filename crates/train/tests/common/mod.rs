@@ -66,7 +66,7 @@ pub fn losses(run: &Path) -> Vec<f64> {
     text.lines().map(loss).collect()
 }
 
-const VAE: &str = r#"
+pub const VAE: &str = r#"
 [run]
 dir = "DIR"
 steps = 2
