@@ -114,6 +114,11 @@ fn both_players_go_the_way_of_pytorch() {
     let last = TensorFile::open(&folder.join("final.safetensors")).unwrap();
     for named in optimizers.iter().flat_map(Optimizer::parameters) {
         let name = named.key().replace('/', ".");
+        // A bias of keys shifts all scores of a query alike: its gradient is 0 but for rounding, of which Adam makes
+        // steps of full length.
+        if name.ends_with("to_k.bias") {
+            continue;
+        }
         let found = named.parameter.value();
         let error = distance(found.as_slice(), tensor(&last, &name).as_slice());
         assert!(error < 2e-3, "{name} is off by {error:.1e}");

@@ -36,8 +36,7 @@ fn a_plan_is_what_the_run_becomes_and_leaves_nothing_behind() {
     assert!(plan.obstacles.is_empty(), "{:?}", plan.obstacles);
     assert!(plan.seconds.is_some_and(|seconds| seconds > 0.0));
     assert!(plan.flops_per_step.is_some_and(|flops| flops > 0.0));
-    let activations = plan.memory.last().unwrap();
-    assert!(activations.how == How::Measured && activations.value > 0.0);
+    assert_eq!(plan.memory.last().unwrap().how, How::Measured);
     let text = plan.to_string();
     for part in [
         "unet",

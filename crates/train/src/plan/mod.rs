@@ -172,7 +172,7 @@ steps = 100
 batch_size = 8
 [data]
 kind = "scenes"
-size = 32
+size = 64
 [model]
 part = "vae"
 [vae]
