@@ -9,19 +9,29 @@ use std::sync::{LazyLock, Mutex};
 /// Buffers shorter than this (in f32) are left to the allocator, which is quick with them.
 const SMALL: usize = 4096;
 
-/// This many bytes may always wait for reuse. A UNet step at 512×512 recycles about 200 MB of
-/// activations. More wait only as long as all buffers together stay below what was once in use at a
-/// time, as in training, where each step needs the same again.
+/// This many bytes may wait for reuse when as much is in use as ever, and more when less is: a step of training wants the
+/// same buffers again as the one before, though of each length at another moment. A UNet step at 512×512 recycles about
+/// 200 MB of activations.
 const IDLE_BYTES: usize = 768 << 20;
 
 #[derive(Default)]
 struct Pool {
-    by_len: HashMap<usize, Vec<Vec<f32>>>,
+    by_len: HashMap<usize, Idle>,
+    /// Counts what is handed out.
+    clock: u64,
     idle: usize,
     used: usize,
     most_used: usize,
     /// As `most_used`, since somebody last wanted to know.
     peak: usize,
+}
+
+/// Buffers of one length that wait for reuse.
+#[derive(Default)]
+struct Idle {
+    buffers: Vec<Vec<f32>>,
+    /// When one was last wanted, by the pool's clock.
+    wanted: u64,
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Default::default);
@@ -33,9 +43,38 @@ impl Pool {
         self.peak = self.peak.max(self.used);
     }
 
+    /// A buffer of `len` numbers that waits, if there is one.
+    fn reuse(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.clock += 1;
+        let idle = self.by_len.entry(len).or_default();
+        idle.wanted = self.clock;
+        let data = idle.buffers.pop()?;
+        self.idle -= len * size_of::<f32>();
+        Some(data)
+    }
+
+    /// Gives back what nobody has wanted for the longest time until `bytes` more may wait. Such buffers wait for
+    /// something that may be over: a UNet's, when the autoencoder's turn has come.
+    fn make_room_for(&mut self, bytes: usize) {
+        while !self.has_room_for(bytes) {
+            let waiting = self.by_len.iter_mut();
+            let oldest = waiting
+                .filter(|(_, idle)| !idle.buffers.is_empty())
+                .min_by_key(|(_, idle)| idle.wanted);
+            let Some((len, idle)) = oldest else {
+                return;
+            };
+            let len = *len;
+            idle.buffers.pop();
+            self.idle -= len * size_of::<f32>();
+            if idle.buffers.is_empty() {
+                self.by_len.remove(&len);
+            }
+        }
+    }
+
     fn has_room_for(&self, bytes: usize) -> bool {
-        let idle = self.idle + bytes;
-        idle <= IDLE_BYTES || idle + self.used <= self.most_used
+        self.idle + bytes + self.used <= self.most_used + IDLE_BYTES
     }
 }
 
@@ -50,8 +89,7 @@ impl Buffer {
         {
             let bytes = len * size_of::<f32>();
             pool.take(bytes);
-            if let Some(data) = pool.by_len.get_mut(&len).and_then(Vec::pop) {
-                pool.idle -= bytes;
+            if let Some(data) = pool.reuse(len) {
                 return Buffer(data);
             }
         }
@@ -89,17 +127,14 @@ impl Drop for Buffer {
         }
         if let Ok(mut pool) = POOL.lock() {
             pool.used -= bytes;
-            if !pool.has_room_for(bytes) {
-                // Buffers of other lengths wait for something that may be over: a UNet's, when the
-                // autoencoder's turn has come.
-                pool.by_len.retain(|other, _| *other == len);
-                let waiting = pool.by_len.get(&len).map_or(0, Vec::len);
-                pool.idle = waiting * bytes;
+            if self.0.capacity() != len {
+                return;
             }
-            if self.0.capacity() == len && pool.has_room_for(bytes) {
+            pool.make_room_for(bytes);
+            if pool.has_room_for(bytes) {
                 pool.idle += bytes;
                 let data = std::mem::take(&mut self.0);
-                pool.by_len.entry(len).or_default().push(data);
+                pool.by_len.entry(len).or_default().buffers.push(data);
             }
         }
     }

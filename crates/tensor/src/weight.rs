@@ -145,6 +145,9 @@ fn cached(
     {
         return packed.clone();
     }
+    // Given back before the new form is made, its memory is taken again at once; else every step would touch fresh
+    // pages for all weights.
+    *cache = None;
     let _note = profile::note(|| ("pack weights".into(), "F32".into(), 0.0));
     let packed = Arc::new(make(parameter.value().as_slice()));
     *cache = Some((version, packed.clone()));

@@ -172,10 +172,11 @@ pub fn unit_rows_backward<R: Real>(cols: usize, eps: R, x: &[R], dy: &[R], dx: &
         let dot = x.iter().zip(dy).map(|(&x, &dy)| x * dy).sum::<R>();
         let n = length + eps;
         for c in 0..cols {
-            dx[c] = dy[c] / n;
-            if length > R::ZERO {
-                dx[c] = dx[c] - x[c] * dot / (length * n * n);
-            }
+            let along = match length > R::ZERO {
+                true => x[c] * dot / (length * n * n),
+                false => R::ZERO,
+            };
+            dx[c] = dy[c] / n - along;
         }
     }
 }
