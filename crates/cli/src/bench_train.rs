@@ -52,7 +52,11 @@ pub fn run(args: &BenchArgs, part: TrainedPart) -> Result<()> {
         "peak_rss_mb": peak,
         "loss": [first, last],
     });
-    let layers = args.layers.then(|| layers(events)).unwrap_or_default();
+    let layers = if args.layers {
+        layers(events)
+    } else {
+        Vec::new()
+    };
     if args.json {
         if args.layers {
             report["layers"] = json!(layers);

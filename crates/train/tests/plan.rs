@@ -72,6 +72,42 @@ fn a_plan_is_what_the_run_becomes_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_folder_of_pictures_is_planned_from_a_few_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, text) = prepare(dir.path());
+    let pictures = dir.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    for (index, colour) in ["red", "green", "blue", "grey", "pink", "white"]
+        .iter()
+        .enumerate()
+    {
+        let picture = image::RgbImage::from_pixel(40, 48, image::Rgb([40 * index as u8, 9, 200]));
+        picture.save(pictures.join(format!("{index}.png"))).unwrap();
+        std::fs::write(
+            pictures.join(format!("{index}.txt")),
+            format!("all {colour}"),
+        )
+        .unwrap();
+    }
+    let kind = format!("kind = \"folder\"\npath = \"{}\"", pictures.display());
+    let text = text
+        .replace("kind = \"scenes\"", &kind)
+        .replace("count = 9\n", "");
+    let file = config(dir.path(), "run", &text);
+    let plan = planned(&file);
+    assert!(plan.to_string().contains("latents of 6 pictures"), "{plan}");
+    // The vocabulary is that of all captions, not only of the few pictures that are encoded.
+    run(&file, false, None).unwrap();
+    let encoder = weights(&dir.path().join("run/checkpoints/step-000008/text_encoder"));
+    let numbers: usize = encoder.values().map(Vec::len).sum();
+    let planned = plan
+        .parameters
+        .iter()
+        .find(|part| part.part == "text_encoder");
+    assert_eq!(planned.unwrap().trained, numbers);
+}
+
+#[test]
 fn what_does_not_fit_is_said_with_what_would_help() {
     let dir = tempfile::tempdir().unwrap();
     let (_, text) = prepare(dir.path());

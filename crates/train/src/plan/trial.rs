@@ -64,7 +64,8 @@ impl Scratch {
                 let fresh = config.model.base.is_none()
                     && config.model.tokenizer == TokenizerKind::Captions;
                 let wanted = if fresh { CAPTIONED } else { PICTURES };
-                for index in 0..wanted.min(dataset.len().unwrap_or(wanted)) {
+                let count = dataset.len().unwrap_or(wanted);
+                for index in 0..wanted.min(count) {
                     let item = dataset.usable_item(index, config.data.size, &mut |_| {})?;
                     captions.extend(item.captions);
                     if index < PICTURES {
@@ -74,14 +75,11 @@ impl Scratch {
                         })?;
                     }
                 }
-                // A caption without a word would leave the picture without one.
-                let text: String = captions
-                    .iter()
-                    .map(|caption| format!("{caption}\n"))
-                    .collect();
-                for index in 0..PICTURES {
+                // Each of them gets all captions, so that a vocabulary made from them has the words of all.
+                let text: Vec<String> = captions.into_iter().collect();
+                for index in 0..PICTURES.min(count) {
                     let path = folder.join(format!("{index}.txt"));
-                    fs::write(&path, &text).map_err(Error::io("write", &path))?;
+                    fs::write(&path, text.join("\n")).map_err(Error::io("write", &path))?;
                 }
                 trial.data.path = Some(folder.clone());
                 if let Some(prior) = &mut trial.prior {
