@@ -12,11 +12,11 @@ use velatura_kernels::profile::{self, Event};
 use crate::args::BenchArgs;
 use crate::generate::{median, ms};
 use crate::progress::peak_memory_mb;
-use crate::{interrupt, model};
+use crate::{bench_train, interrupt, model};
 
 /// All calls with the same sizes.
 #[derive(Serialize)]
-struct Layer {
+pub struct Layer {
     layer: String,
     algorithm: String,
     calls: usize,
@@ -26,6 +26,9 @@ struct Layer {
 
 pub fn run(args: &BenchArgs) -> Result<()> {
     interrupt::end_at_once();
+    if let Some(part) = args.train {
+        return bench_train::run(args, part);
+    }
     let model = model::open(&args.model)?;
     let request = Request {
         prompt: "a red car on a beach at sunset".into(),
@@ -94,7 +97,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// Equal calls added up, the longest first.
-fn layers(events: Vec<Event>) -> Vec<Layer> {
+pub fn layers(events: Vec<Event>) -> Vec<Layer> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut flops = Vec::new();
     for event in events {

@@ -74,10 +74,5 @@ impl Drop for Progress {
 
 /// The most memory that this process has had at once, in MB (10⁶ bytes); none where the system does not tell.
 pub fn peak_memory_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024.0 / 1e6)
+    velatura_train::machine::peak_memory().map(|bytes| bytes as f64 / 1e6)
 }

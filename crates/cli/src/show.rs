@@ -3,7 +3,7 @@
 //! What a terminal can do is read from the environment. Asking it would be surer, but one that does not answer (a log, a
 //! recorder, a test) would have the program wait for ever.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,8 +11,8 @@ use velatura::image::Image;
 
 /// The most text rows that a picture takes, so that the command above it stays in sight.
 const ROWS: usize = 20;
-/// Characters of a row are about twice as high as they are wide.
-const COLUMNS: usize = 2 * ROWS;
+/// The most characters of a row that it takes; every terminal has as many.
+const COLUMNS: usize = 80;
 /// Kitty takes its data in pieces of at most this many characters.
 const KITTY_PIECE: usize = 4096;
 
@@ -33,17 +33,30 @@ pub fn on_terminal(image: &Image) {
     if !stdout().is_terminal() {
         return;
     }
-    let Some(protocol) = protocol(|name| std::env::var(name).ok()) else {
-        return;
-    };
-    let text = match protocol {
-        Protocol::HalfBlocks => Some(half_blocks(image)),
-        Protocol::Kitty => image.encode_png(&[]).ok().map(|png| kitty(&png)),
-        Protocol::Iterm => image.encode_png(&[]).ok().map(|png| iterm(&png)),
-    };
-    if let Some(text) = text {
+    if let Some(text) = in_terminal(image) {
         let _ = writeln!(stdout(), "{text}");
     }
+}
+
+/// What shows `image` on standard error; nothing where that is no terminal or one that cannot.
+pub fn on_standard_error(image: &Image) -> Option<String> {
+    stderr().is_terminal().then(|| in_terminal(image)).flatten()
+}
+
+/// What shows `image` in this terminal; nothing in one that cannot.
+fn in_terminal(image: &Image) -> Option<String> {
+    let rows = rows(image);
+    match protocol(|name| std::env::var(name).ok())? {
+        Protocol::HalfBlocks => Some(half_blocks(image)),
+        Protocol::Kitty => Some(kitty(&image.encode_png(&[]).ok()?, rows)),
+        Protocol::Iterm => Some(iterm(&image.encode_png(&[]).ok()?, rows)),
+    }
+}
+
+/// The rows that the picture takes: [`ROWS`], or fewer where it would be wider than [`COLUMNS`]. A character is about
+/// twice as high as it is wide.
+fn rows(image: &Image) -> usize {
+    (COLUMNS * image.height() / (2 * image.width())).clamp(1, ROWS)
 }
 
 /// What the environment says of the terminal; none for one that shows no colours, or a person who wants none
@@ -76,14 +89,14 @@ fn protocol(variable: impl Fn(&str) -> Option<String>) -> Option<Protocol> {
 
 /// Kitty's escape codes for a PNG file (<https://sw.kovidgoyal.net/kitty/graphics-protocol/>): transmit and display,
 /// scaled to as many rows.
-fn kitty(png: &[u8]) -> String {
+fn kitty(png: &[u8], rows: usize) -> String {
     let data = BASE64.encode(png);
     let pieces = data.as_bytes().chunks(KITTY_PIECE);
     let last = pieces.len().saturating_sub(1);
     let mut text = String::new();
     for (i, piece) in pieces.enumerate() {
         let control = if i == 0 {
-            format!("a=T,f=100,q=2,r={ROWS},")
+            format!("a=T,f=100,q=2,r={rows},")
         } else {
             String::new()
         };
@@ -97,9 +110,9 @@ fn kitty(png: &[u8]) -> String {
 }
 
 /// iTerm2's escape code for a picture file (<https://iterm2.com/documentation-images.html>).
-fn iterm(png: &[u8]) -> String {
+fn iterm(png: &[u8], rows: usize) -> String {
     format!(
-        "\x1b]1337;File=inline=1;size={};height={ROWS}:{}\x07",
+        "\x1b]1337;File=inline=1;size={};height={rows}:{}\x07",
         png.len(),
         BASE64.encode(png)
     )
@@ -108,7 +121,7 @@ fn iterm(png: &[u8]) -> String {
 /// Upper half blocks: the upper pixel is the character's colour, the lower one its background's.
 fn half_blocks(image: &Image) -> String {
     let scale = (COLUMNS as f64 / image.width() as f64)
-        .min(2.0 * ROWS as f64 / image.height() as f64)
+        .min(2.0 * rows(image) as f64 / image.height() as f64)
         .min(1.0);
     let side = |side: usize| ((side as f64 * scale).round() as usize).max(1);
     let small = image.resized(
@@ -169,10 +182,14 @@ mod tests {
         );
         let large = half_blocks(&Image::new(512, 768, vec![0; 512 * 768 * 3]));
         assert_eq!(large.lines().count(), ROWS);
+        // A wide grid stays within the columns.
+        let wide = half_blocks(&Image::new(1038, 258, vec![0; 1038 * 258 * 3]));
+        let row = wide.lines().next().unwrap();
+        assert_eq!(row.matches('▀').count(), COLUMNS);
 
         // Joined again, the pieces are the file, and only the last says so.
         let file: Vec<u8> = (0..10_000u32).map(|i| (i * 7) as u8).collect();
-        let text = kitty(&file);
+        let text = kitty(&file, ROWS);
         let pieces: Vec<&str> = text.split_terminator("\x1b\\").collect();
         assert_eq!(pieces.len(), 4);
         let data: String = pieces
@@ -182,6 +199,6 @@ mod tests {
         assert_eq!(BASE64.decode(data).unwrap(), file);
         assert!(pieces[0].starts_with("\x1b_Ga=T,") && pieces[0].contains("m=1;"));
         assert!(pieces[3].starts_with("\x1b_Gm=0;"));
-        assert!(iterm(&file).contains(&BASE64.encode(&file)));
+        assert!(iterm(&file, ROWS).contains(&BASE64.encode(&file)));
     }
 }

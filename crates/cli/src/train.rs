@@ -4,15 +4,29 @@ use anyhow::Result;
 use velatura_train::{Ending, Options};
 
 use crate::args::TrainArgs;
-use crate::interrupt;
+use crate::{interrupt, show};
 
 pub fn run(args: &TrainArgs) -> Result<()> {
-    interrupt::end_when_asked_twice();
+    if args.plan {
+        interrupt::end_at_once();
+    } else {
+        interrupt::end_when_asked_twice();
+    }
     let options = Options {
         resume: args.resume,
         threads: args.threads.map(usize::from),
         stop: &interrupt::asked,
+        show: &show::on_standard_error,
     };
+    if args.plan {
+        let plan = velatura_train::plan(&args.config, &options)?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&plan)?);
+        } else {
+            println!("{plan}");
+        }
+        return Ok(());
+    }
     let outcome = velatura_train::train(&args.config, &options)?;
     match outcome.ending {
         Ending::Finished => eprintln!("done: {}", outcome.run.display()),

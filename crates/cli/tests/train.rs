@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const STEPS: u64 = 60;
 
-/// A tiny autoencoder on drawn scenes; `DIR` is the run folder.
+/// A tiny autoencoder on drawn scenes, from step 20 on against a discriminator; `DIR` is the run folder.
 const CONFIG: &str = r#"
 [run]
 dir = "DIR"
@@ -44,6 +44,10 @@ down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
 up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
 layers_per_block = 1
 norm_num_groups = 2
+[discriminator]
+start = 20
+num_layers = 2
+ndf = 4
 [optimizer]
 learning_rate = 2e-3
 decay = "cosine"
@@ -66,11 +70,12 @@ fn train(bench: &Bench, config: &str) -> Command {
 }
 
 /// Everything that the run has come to: weights, averages, moments, as bytes.
-fn result(bench: &Bench, run: &str) -> [Vec<u8>; 3] {
+fn result(bench: &Bench, run: &str) -> [Vec<u8>; 4] {
     let run = bench.path(run);
     let last = run.join(format!("checkpoints/step-{STEPS:06}"));
     [
         last.join("vae/diffusion_pytorch_model.safetensors"),
+        last.join("discriminator/diffusion_pytorch_model.safetensors"),
         last.join("training.safetensors"),
         run.join("model/vae/diffusion_pytorch_model.safetensors"),
     ]
@@ -78,7 +83,7 @@ fn result(bench: &Bench, run: &str) -> [Vec<u8>; 3] {
 }
 
 /// What a run comes to, to which nothing happens.
-fn undisturbed(bench: &Bench) -> [Vec<u8>; 3] {
+fn undisturbed(bench: &Bench) -> [Vec<u8>; 4] {
     let config = write_config(bench, "whole");
     let said = said(train(bench, &config).output().unwrap());
     assert_eq!(said.status, 0, "{}", said.stderr);
@@ -239,6 +244,30 @@ fn a_full_disk_ends_the_run_and_leaves_the_last_checkpoint() {
     assert_eq!(rest.status, 0, "{}", rest.stderr);
     // The cosine of the learning rate ends at another step in the short config, so only a whole run is compared.
     assert_eq!(newest_step(&bench.path("full")), STEPS);
+}
+
+#[test]
+fn a_plan_is_said_and_nothing_is_made() {
+    let bench = Bench::new();
+    let config = write_config(&bench, "planned");
+    let plan = ["train", config.as_str(), "--plan", "--threads", "2"];
+    let said = bench.run(&plan);
+    assert_eq!(said.status, 0, "{}", said.stderr);
+    for part in ["vae", "discriminator", "60 steps of", "It fits."] {
+        assert!(said.stdout.contains(part), "{part:?}: {}", said.stdout);
+    }
+    let plan = bench.run(&[&plan[..], &["--json"]].concat()).json();
+    assert_eq!(plan["steps"], STEPS);
+    assert!(
+        plan["seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds > 0.0)
+    );
+    assert_eq!(bench.files(), ["planned.toml"]);
+    // It is of a run that has not begun.
+    bench
+        .run(&["train", &config, "--plan", "--resume"])
+        .fails(2, &["--resume"]);
 }
 
 #[test]

@@ -43,10 +43,53 @@ pub fn forward(act: Activation, x: &[f32], out: &mut [f32]) {
 /// # Panics
 /// When the lengths differ.
 pub fn backward(act: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let _note = profile::note(|| {
+        (
+            format!("{act:?} gradient {}", x.len()),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     match act {
         Activation::Silu => map(SiluBackward(1.0), [x, dy], dx),
         Activation::Gelu => map(GeluBackward, [x, dy], dx),
         Activation::QuickGelu => map(SiluBackward(QUICK), [x, dy], dx),
+    }
+}
+
+/// `out = x` where x is positive, else `slope · x` (Maas et al. 2013); with slope 0 the rectifier, ReLU.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn leaky_relu(slope: f32, x: &[f32], out: &mut [f32]) {
+    map(LeakyRelu(slope), [x], out);
+}
+
+/// The gradient of [`leaky_relu`]: `dx = dy` where x is positive, else `slope · dy`.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn leaky_relu_backward(slope: f32, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    map(LeakyReluBackward(slope), [x, dy], dx);
+}
+
+#[derive(Clone, Copy)]
+struct LeakyRelu(f32);
+impl Map<1> for LeakyRelu {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x]: [S::Vector; 1]) -> S::Vector {
+        // A NaN is not less, and stays.
+        simd.select_less(x, simd.zero(), simd.mul(x, simd.splat(self.0)), x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LeakyReluBackward(f32);
+impl Map<2> for LeakyReluBackward {
+    #[inline(always)]
+    fn map<S: Simd>(self, simd: S, [x, dy]: [S::Vector; 2]) -> S::Vector {
+        let below = simd.mul(dy, simd.splat(self.0));
+        simd.select_less(simd.zero(), x, dy, below)
     }
 }
 
@@ -129,6 +172,13 @@ pub fn geglu(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
 pub fn geglu_backward(rows: usize, cols: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     assert_eq!((x.len(), dy.len()), (2 * rows * cols, rows * cols));
     assert_eq!(dx.len(), x.len());
+    let _note = profile::note(|| {
+        (
+            format!("geglu gradient {rows}×{cols}"),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     let (isa, dx) = (isa::active(), SharedMut::new(dx));
     by_rows(rows, cols, |start, count| {
         isa.run(GegluBackward {

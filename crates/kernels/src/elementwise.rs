@@ -77,6 +77,7 @@ impl Map<2> for Axpy {
 
 /// `y += s · x`
 pub fn axpy(s: f32, x: &[f32], y: &mut [f32]) {
+    let _note = profile::note(|| (format!("axpy {}", x.len()), isa::active().to_string(), 0.0));
     update(Axpy(s), y, x);
 }
 
@@ -149,6 +150,13 @@ pub fn sum_rows(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
     if x.is_empty() {
         return out.fill(0.0);
     }
+    let _note = profile::note(|| {
+        (
+            format!("sum {rows}×{cols} over rows"),
+            isa::active().to_string(),
+            0.0,
+        )
+    });
     let isa = isa::active();
     let block = row_block(cols);
     let mut partial = vec![0.0; rows.div_ceil(block) * cols];

@@ -3,6 +3,7 @@
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{BLOCK, Map, for_each_piece, for_each_task, update};
 use crate::pool::SharedMut;
+use crate::profile;
 
 /// Options of AdamW (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019), named as
 /// PyTorch names them.
@@ -38,6 +39,7 @@ pub fn adamw(
     let len = weights.len();
     assert_eq!((grad.len(), m.len(), v.len()), (len, len, len));
     assert!(step > 0, "steps count from 1");
+    let _note = profile::note(|| ("AdamW".into(), isa::active().to_string(), 0.0));
     let coefficients = Coefficients::new(options, step, grad_scale);
     let isa = isa::active();
     let (weights, m, v) = (

@@ -30,9 +30,9 @@ pub fn record<T>(f: impl FnOnce() -> T) -> (T, Vec<Event>) {
     (result, std::mem::take(&mut *lock()))
 }
 
-/// Notes the call of a kernel, from here to the end of the value's scope.
+/// Notes the call of a kernel, from here to the end of the value's scope: name, algorithm and operations as in [`Event`].
 #[inline]
-pub(crate) fn note(describe: impl FnOnce() -> (String, String, f64)) -> Option<Note> {
+pub fn note(describe: impl FnOnce() -> (String, String, f64)) -> Option<Note> {
     ON.load(Ordering::Relaxed).then(|| {
         let (name, algorithm, flops) = describe();
         Note {
@@ -48,7 +48,7 @@ pub(crate) fn note(describe: impl FnOnce() -> (String, String, f64)) -> Option<N
 }
 
 /// See [`note`].
-pub(crate) struct Note {
+pub struct Note {
     event: Event,
     start: Instant,
 }

@@ -316,6 +316,46 @@ fn upsampling_copies_and_collects() {
 }
 
 #[test]
+fn pooling_takes_the_largest_and_gives_it_the_gradient() {
+    for (batch, h, w, c) in [(1, 2, 2, 1), (2, 4, 6, 17), (1, 5, 3, 4), (2, 64, 64, 16)] {
+        let (len, out_len) = (batch * h * w * c, batch * (h / 2) * (w / 2) * c);
+        // Few different values, so that some windows have two largest.
+        let x: Vec<f32> = random(len, 1).iter().map(|x| (x * 4.0).round()).collect();
+        let dy = random(out_len, 2);
+        let mut want = vec![0.0; out_len];
+        reference::resample::max_pool2x2(batch, h, w, c, &x, &mut want);
+        let kernel = |out: &mut [f32]| resample::max_pool2x2(batch, h, w, c, &x, out);
+        each_isa(out_len, 1, kernel, |got, what| {
+            assert_eq!(got, want, "{what}")
+        });
+        let mut want = vec![0.0; len];
+        reference::resample::max_pool2x2_backward(batch, h, w, c, &x, &dy, &mut want);
+        let kernel = |out: &mut [f32]| resample::max_pool2x2_backward(batch, h, w, c, &x, &dy, out);
+        each_isa(len, 1, kernel, |got, what| assert_eq!(got, want, "{what}"));
+    }
+}
+
+#[test]
+fn leaky_relu_bends_at_zero() {
+    for len in lengths() {
+        let mut x = random(len, 1);
+        if let Some(first) = x.first_mut() {
+            *first = 0.0;
+        }
+        let dy = random(len, 2);
+        for slope in [0.0, 0.2] {
+            let mut want = vec![0.0; len];
+            reference::activation::leaky_relu(slope, &x, &mut want);
+            let kernel = |out: &mut [f32]| activation::leaky_relu(slope, &x, out);
+            each_isa(len, 1, kernel, |got, what| assert_eq!(got, want, "{what}"));
+            reference::activation::leaky_relu_backward(slope, &x, &dy, &mut want);
+            let kernel = |out: &mut [f32]| activation::leaky_relu_backward(slope, &x, &dy, out);
+            each_isa(len, 1, kernel, |got, what| assert_eq!(got, want, "{what}"));
+        }
+    }
+}
+
+#[test]
 fn adamw_steps_as_the_formula_says() {
     for len in [1, 15, 16, 17, 33, 40_000] {
         for isa in isas() {

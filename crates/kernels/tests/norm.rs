@@ -357,6 +357,43 @@ fn layer_norm_gradients_are_those_of_the_forward_pass() {
 }
 
 #[test]
+fn rows_get_length_one() {
+    for (rows, cols) in [(1, 1), (3, 5), (7, 34), (700, 64)] {
+        let mut x = random(rows * cols, 1);
+        // A rectifier leaves rows of nothing.
+        if rows > 1 {
+            x[cols..2 * cols].fill(0.0);
+        }
+        let dy = random(rows * cols, 2);
+        let (exact_x, exact_dy) = (widen(&x), widen(&dy));
+        let eps = f64::from(1e-10_f32);
+        let mut want = vec![0.0; x.len()];
+        let mut want_dx = vec![0.0; x.len()];
+        reference::norm::unit_rows(cols, eps, &exact_x, &mut want);
+        reference::norm::unit_rows_backward(cols, eps, &exact_x, &exact_dy, &mut want_dx);
+        for isa in isas() {
+            let (mut out, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+            isa::with(isa, || {
+                norm::unit_rows(cols, 1e-10, &x, &mut out);
+                norm::unit_rows_backward(cols, 1e-10, &x, &dy, &mut dx);
+            });
+            let (error, slope_error) = (distance(&out, &want), distance(&dx, &want_dx));
+            assert!(error < 20.0 * UNIT && slope_error < 100.0 * UNIT, "{isa}");
+        }
+    }
+    let (x, dy) = (widen(&random(3 * 7, 3)), widen(&random(3 * 7, 4)));
+    let mut dx = vec![0.0; x.len()];
+    reference::norm::unit_rows_backward(7, 1e-3, &x, &dy, &mut dx);
+    let loss = |x: &[f64]| {
+        let mut y = vec![0.0; x.len()];
+        reference::norm::unit_rows(7, 1e-3, x, &mut y);
+        weighted(&y, &dy)
+    };
+    let dx: Vec<f32> = dx.iter().map(|&dx| dx as f32).collect();
+    assert!(distance(&dx, &numeric(&x, loss)) < 100.0 * UNIT);
+}
+
+#[test]
 fn constant_input_gives_beta() {
     let shape = GroupNormShape {
         batch: 1,

@@ -22,6 +22,16 @@ struct Pool {
     idle: usize,
     used: usize,
     most_used: usize,
+    /// As `most_used`, since somebody last wanted to know.
+    peak: usize,
+}
+
+/// Buffers of one length that wait for reuse.
+#[derive(Default)]
+struct Idle {
+    buffers: Vec<Vec<f32>>,
+    /// When one was last wanted, by the pool's clock.
+    wanted: u64,
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Default::default);
@@ -120,6 +130,20 @@ impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.0
     }
+}
+
+/// Bytes in tensors now.
+pub(crate) fn in_use() -> usize {
+    POOL.lock().map_or(0, |pool| pool.used)
+}
+
+/// Runs `f` and says how many bytes were in tensors at most meanwhile.
+pub(crate) fn peak_during<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    if let Ok(mut pool) = POOL.lock() {
+        pool.peak = pool.used;
+    }
+    let result = f();
+    (result, POOL.lock().map_or(0, |pool| pool.peak))
 }
 
 /// Gives the memory that waits for reuse back to the system, for example between two models.

@@ -1,7 +1,7 @@
 //! A named value of a model: what training changes and what a checkpoint stores.
 
 use crate::Tensor;
-use crate::tape::{NodeRef, next_id};
+use crate::tape::{NodeRef, is_learning, next_id};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -54,11 +54,11 @@ impl Parameter {
         self.0.trainable
     }
 
-    /// The value; on the tape if the parameter is trainable.
+    /// The value; on the tape if the parameter is trainable and not held by [`frozen`](crate::tape::frozen).
     pub fn value(&self) -> Tensor {
         let value = self.0.value.read().unwrap_or_else(PoisonError::into_inner);
         let mut value = value.clone();
-        if self.0.trainable {
+        if self.0.trainable && is_learning() {
             value.set_node(NodeRef::leaf(self.0.id));
         }
         value

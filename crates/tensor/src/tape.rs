@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::LocalKey;
 
 type Backward = Box<dyn FnOnce(&Tensor, &mut Gradients) + Send>;
 
@@ -45,18 +46,34 @@ impl NodeRef {
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
+    static LEARNING: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Runs `f` with recording switched to `on`, and back afterwards, also when `f` panics.
-fn with_recording<T>(on: bool, f: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
+/// Runs `f` with `switch` set to `on`, and back afterwards, also when `f` panics.
+fn with<T>(switch: &'static LocalKey<Cell<bool>>, on: bool, f: impl FnOnce() -> T) -> T {
+    struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
-            RECORDING.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _restore = Restore(RECORDING.replace(on));
+    let _restore = Restore(switch, switch.replace(on));
     f()
+}
+
+fn with_recording<T>(on: bool, f: impl FnOnce() -> T) -> T {
+    with(&RECORDING, on, f)
+}
+
+/// Runs `f` with all parameters held: gradients pass through what it computes with them to its inputs, and none are
+/// computed for the parameters (PyTorch's `requires_grad_(False)`).
+pub fn frozen<T>(f: impl FnOnce() -> T) -> T {
+    with(&LEARNING, false, f)
+}
+
+/// Whether parameters get gradients.
+pub(crate) fn is_learning() -> bool {
+    LEARNING.get()
 }
 
 /// Runs `f` without recording: its results carry no gradient.
@@ -134,7 +151,7 @@ impl Gradients {
         match self.by_id.get_mut(&id) {
             Some(sum) => {
                 assert_eq!(sum.shape(), gradient.shape(), "gradients of two shapes");
-                velatura_kernels::elementwise::axpy(1.0, gradient.as_slice(), sum.make_mut());
+                sum.accumulate(&gradient);
             }
             None => {
                 self.by_id.insert(id, gradient);

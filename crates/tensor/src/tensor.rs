@@ -4,6 +4,7 @@ use crate::buffer::{self, Buffer};
 use crate::tape::NodeRef;
 use std::fmt;
 use std::sync::Arc;
+use velatura_kernels::elementwise;
 
 /// An immutable, contiguous array of f32. Cloning shares the storage.
 ///
@@ -47,7 +48,7 @@ impl Tensor {
         Self::from_buffer(data, shape)
     }
 
-    fn from_buffer(data: Buffer, shape: &[usize]) -> Self {
+    pub(crate) fn from_buffer(data: Buffer, shape: &[usize]) -> Self {
         Tensor {
             shape: shape.into(),
             data: Arc::new(data),
@@ -111,7 +112,7 @@ impl Tensor {
 
     /// Whether no value is NaN or infinite.
     pub fn is_finite(&self) -> bool {
-        velatura_kernels::elementwise::all_finite(&self.data)
+        elementwise::all_finite(&self.data)
     }
 
     /// The same values, off the tape: no gradient flows through.
@@ -164,6 +165,17 @@ impl Tensor {
         Arc::strong_count(&self.data) == 1
     }
 
+    /// Adds `other`, of the same shape: in place where nothing else shares the values.
+    pub(crate) fn accumulate(&mut self, other: &Tensor) {
+        match Arc::get_mut(&mut self.data) {
+            Some(sum) => elementwise::axpy(1.0, &other.data, sum),
+            None => {
+                let (a, b) = (self.as_slice(), other.as_slice());
+                *self = Tensor::output(&self.shape, |sum| elementwise::add(a, b, sum));
+            }
+        }
+    }
+
     /// The values for writing; copies them first when they are shared.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
         if Arc::get_mut(&mut self.data).is_none() {
@@ -175,6 +187,17 @@ impl Tensor {
             Some(buffer) => buffer,
             None => unreachable!("the storage was made unique above"),
         }
+    }
+
+    /// Bytes in tensors now, all together; those with fewer than 4096 numbers are not counted.
+    pub fn memory_in_use() -> usize {
+        buffer::in_use()
+    }
+
+    /// Runs `f` and says how many bytes were in tensors at most meanwhile, counted as by
+    /// [`Tensor::memory_in_use`].
+    pub fn peak_memory_during<T>(f: impl FnOnce() -> T) -> (T, usize) {
+        buffer::peak_during(f)
     }
 
     /// Gives memory that waits for reuse back to the system.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use velatura_kernels::conv::{Algorithm, ConvShape, PackedConv};
 use velatura_kernels::gemm::PackedMatrix;
+use velatura_kernels::profile;
 
 /// A weight `[O, I]` of a linear layer or `[O, I, k, k]` of a convolution. Cloning shares it.
 #[derive(Clone)]
@@ -183,6 +184,10 @@ fn cached(
     {
         return packed.clone();
     }
+    // Given back before the new form is made, its memory is taken again at once; else every step would touch fresh
+    // pages for all weights.
+    *cache = None;
+    let _note = profile::note(|| ("pack weights".into(), format!("{algorithm:?}"), 0.0));
     let packed = Arc::new(make(parameter.value().as_slice(), algorithm));
     *cache = Some((version, algorithm, packed.clone()));
     packed

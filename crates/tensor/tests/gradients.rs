@@ -105,6 +105,9 @@ fn activations() {
         check(&[&a], || a.value().scale(2.0).activation(activation));
     }
     check(&[&a], || a.value().geglu());
+    // No number here is nearer to the bend than the step of the difference.
+    check(&[&a], || a.value().add_scalar(2.0).neg().leaky_relu(0.2));
+    check(&[&a], || a.value().add_scalar(2.0).leaky_relu(0.2));
 }
 
 #[test]
@@ -140,6 +143,9 @@ fn convolutions() {
         (3, 2, around),
         (3, 2, behind),
         (1, 1, Padding::default()),
+        // A PatchGAN's.
+        (4, 2, around),
+        (4, 1, around),
     ] {
         let w = parameter(&[4, 3, kernel, kernel], 10);
         let weight = Weight::trainable(w.clone());
@@ -157,6 +163,7 @@ fn norms() {
     check(&all, || x.value().group_norm(4, 1e-5, &gamma, &beta));
     check(&all, || x.value().group_norm_silu(2, 1e-5, &gamma, &beta));
     check(&all, || x.value().layer_norm(1e-5, &gamma, &beta));
+    check(&[&x], || x.value().unit_channels(1e-10));
 }
 
 #[test]
@@ -193,6 +200,10 @@ fn shapes() {
     check(&[&a], || a.value().nchw_to_nhwc());
     check(&[&a], || a.value().upsample_nearest2x());
     check(&[&a], || a.value().crop(2, 3));
+    // Steps of 1 between neighbours, so that the largest stays the largest.
+    let steps: Vec<f32> = (0..2 * 5 * 4 * 3).map(|i| (i * 7 % 24) as f32).collect();
+    let b = Parameter::new("b", Tensor::from_vec(steps, &[2, 5, 4, 3]));
+    check(&[&b], || b.value().scale(0.5).max_pool2x2());
     let e = parameter(&[2, 5], 21);
     check(&[&a, &e], || a.value().add_channels(&e.value()));
 }
@@ -231,6 +242,25 @@ fn nothing_is_recorded_without_parameters_or_under_no_grad() {
     let loss = p.value().detach().mul(&p.value()).sum();
     let gradients = loss.backward();
     assert_eq!(gradients.get(&p).unwrap().as_slice(), p.value().as_slice());
+}
+
+#[test]
+fn held_parameters_let_gradients_pass_and_get_none() {
+    let (x, w, bias) = (
+        parameter(&[2, 4], 25),
+        parameter(&[3, 4], 26),
+        parameter(&[3], 27),
+    );
+    let weight = Weight::trainable(w.clone());
+    let input = x.value();
+    let loss = || input.linear(&weight, Some(&bias)).square().sum();
+    let (held, free) = (tape::frozen(loss).backward(), loss().backward());
+    assert_eq!(
+        held.get(&x).unwrap().as_slice(),
+        free.get(&x).unwrap().as_slice()
+    );
+    assert!(held.get(&w).is_none() && held.get(&bias).is_none());
+    assert!(free.get(&w).is_some() && free.get(&bias).is_some());
 }
 
 #[test]

@@ -73,13 +73,13 @@ impl Checkpoints {
         step: u64,
         identity: &Value,
         keep: usize,
-        optimizer: &Optimizer,
+        optimizers: &[Optimizer],
         ema: Option<&Ema>,
         components: impl FnOnce(&Path) -> velatura::Result<()>,
     ) -> Result<()> {
         write_folder_atomically(&self.path(step), |dir| {
             components(dir)?;
-            let mut tensors = optimizer.state();
+            let mut tensors: Vec<_> = optimizers.iter().flat_map(Optimizer::state).collect();
             if let Some(ema) = ema {
                 tensors.extend(
                     ema.state()
@@ -179,7 +179,7 @@ impl Checkpoints {
 ///
 /// # Errors
 /// A tensor is missing or of another size.
-pub fn restore(dir: &Path, optimizer: &mut Optimizer, ema: Option<&mut Ema>) -> Result<()> {
+pub fn restore(dir: &Path, optimizers: &mut [Optimizer], ema: Option<&mut Ema>) -> Result<()> {
     let file = TensorFile::open(&dir.join(TRAINING))?;
     let read = |name: String, len: usize| -> Result<Vec<f32>> {
         let Some(view) = file.tensor(&name) else {
@@ -195,20 +195,14 @@ pub fn restore(dir: &Path, optimizer: &mut Optimizer, ema: Option<&mut Ema>) -> 
         }
         Ok(values)
     };
-    let parameters: Vec<(String, usize)> = optimizer
-        .parameters()
-        .iter()
-        .map(|named| (named.key(), named.parameter.shape().iter().product()))
-        .collect();
-    for ((key, len), moments) in parameters.iter().zip(optimizer.moments_mut()) {
-        let first = read(format!("{key}#first"), *len)?;
-        let second = read(format!("{key}#second"), *len)?;
+    for (named, moments) in optimizers.iter_mut().flat_map(Optimizer::moments_mut) {
+        let (key, len) = (named.key(), named.len());
+        let first = read(format!("{key}#first"), len)?;
+        let second = read(format!("{key}#second"), len)?;
         moments.set([&first, &second]);
     }
-    if let Some(ema) = ema {
-        for ((key, len), average) in parameters.iter().zip(ema.averages_mut()) {
-            *average = read(format!("{key}#average"), *len)?;
-        }
+    for (named, average) in ema.into_iter().flat_map(Ema::averages_mut) {
+        *average = read(format!("{}#average", named.key()), named.len())?;
     }
     Ok(())
 }
@@ -235,7 +229,8 @@ mod tests {
 
     fn save(checkpoints: &Checkpoints, step: u64) {
         let (mut optimizer, ema) = parts();
-        optimizer.moments_mut()[0].set([&[0.0; 2], &[0.0, step as f32]]);
+        let (_, moments) = optimizer.moments_mut().next().unwrap();
+        moments.set([&[0.0; 2], &[0.0, step as f32]]);
         let components = |dir: &Path| {
             fs::create_dir(dir.join("unet"))
                 .and_then(|()| fs::write(dir.join("unet/x"), "weights"))
@@ -247,7 +242,7 @@ mod tests {
                 step,
                 &json!({"seed": 1}),
                 2,
-                &optimizer,
+                &[optimizer],
                 Some(&ema),
                 components,
             )
@@ -278,10 +273,12 @@ mod tests {
 
         let (dir, state) = checkpoints.newest(&json!({"seed": 1})).unwrap().unwrap();
         assert_eq!(state.step, 15);
-        let (mut optimizer, mut ema) = parts();
-        restore(&dir, &mut optimizer, Some(&mut ema)).unwrap();
-        assert_eq!(optimizer.moments_mut()[0].to_f32()[1], [0.0, 15.0]);
-        assert_eq!(ema.averages_mut()[0], [1.0, 2.0]);
+        let (optimizer, mut ema) = parts();
+        let mut optimizers = [optimizer];
+        restore(&dir, &mut optimizers, Some(&mut ema)).unwrap();
+        let (_, moments) = optimizers[0].moments_mut().next().unwrap();
+        assert_eq!(moments.to_f32()[1], [0.0, 15.0]);
+        assert_eq!(ema.averages_mut().next().unwrap().1, &[1.0, 2.0]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod check_data;
+mod critics;
 mod data;
 mod learning;
 mod model;
@@ -12,6 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::critics::{Discriminator, Lpips};
 pub use self::data::{Data, DataKind, Prior, Scenes, Source};
 pub use self::learning::{
     Decay, DistanceKind, Ema, Loss, Optimizer, Reconstruction, StateKind, TimestepKind,
@@ -36,6 +38,12 @@ pub struct Config {
     /// The loss.
     #[serde(default)]
     pub loss: Loss,
+    /// What learns to tell a VAE's pictures from real ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discriminator: Option<Discriminator>,
+    /// A perceptual distance beside the VAE's reconstruction term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<Lpips>,
     /// AdamW, clipping and the learning rate's course.
     #[serde(default)]
     pub optimizer: Optimizer,
@@ -105,11 +113,14 @@ impl Config {
     pub fn identity(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or(Value::Null);
         if let Value::Object(root) = &mut value {
-            for free in ["optimizer", "sample", "loss"] {
+            for free in ["optimizer", "sample", "loss", "lpips"] {
                 root.remove(free);
             }
             if let Some(Value::Object(run)) = root.get_mut("run") {
                 run.retain(|key, _| key == "seed" || key == "batch_size");
+            }
+            if let Some(Value::Object(discriminator)) = root.get_mut("discriminator") {
+                discriminator.retain(|key, _| key == "num_layers" || key == "ndf");
             }
             if let Some(Value::Object(data)) = root.get_mut("data") {
                 data.remove("workers");
@@ -255,6 +266,17 @@ block_out_channels = [8, 16]
                 "[data] image_column",
             ),
             ("size = 64", "size = 64\nflip = 1", "flip = 1"),
+            ("[vae]", "[discriminator]\n[vae]", "missing field `start`"),
+            (
+                "[vae]",
+                "[discriminator]\nstart = 5\nnum_layers = 9\n[vae]",
+                "[discriminator] num_layers",
+            ),
+            (
+                "[vae]",
+                "[lpips]\npath = \"x\"\nweight = -1.0\n[vae]",
+                "[lpips] weight",
+            ),
         ] {
             let text = VAE.replace(from, to);
             let message = parse(&text).unwrap_err().to_string();

@@ -70,8 +70,8 @@ impl Ema {
             .collect()
     }
 
-    pub(crate) fn averages_mut(&mut self) -> &mut [Vec<f32>] {
-        &mut self.averages
+    pub(crate) fn averages_mut(&mut self) -> impl Iterator<Item = (&Named, &mut Vec<f32>)> {
+        self.parameters.iter().zip(&mut self.averages)
     }
 }
 

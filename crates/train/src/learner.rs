@@ -11,9 +11,9 @@ use velatura_tensor::Parameter;
 
 use crate::error::Result;
 use crate::models;
+use crate::objective::Objective;
 use crate::parts;
 use crate::step_unet::UnetObjective;
-use crate::trainer::Objective;
 
 /// The file of a checkpoint that holds what is learnt beside a base's own weights.
 pub(crate) const ADAPTERS: &str = "adapters.safetensors";

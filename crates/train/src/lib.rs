@@ -7,11 +7,14 @@
 //! A run is a function of its config: everything random follows from the seed and the step, so a run that is stopped
 //! and resumed ends with the very weights of one that was not, on the same machine with the same number of threads.
 
+pub mod bench;
 mod buckets;
 pub mod checkpoint;
 pub mod config;
+mod critics;
 pub mod dataset;
 mod denoising;
+pub mod discriminator;
 pub mod ema;
 mod error;
 mod events;
@@ -19,13 +22,18 @@ mod inspection;
 mod latent_source;
 mod latents;
 mod learner;
+mod live;
 pub mod loader;
+pub mod lpips;
+pub mod machine;
 mod mirror;
 mod models;
+mod objective;
 pub mod optimizer;
 mod order;
 mod parts;
 pub mod picture;
+pub mod plan;
 mod plot;
 mod prepare_unet;
 mod prior;
@@ -37,15 +45,20 @@ mod step_unet;
 mod step_vae;
 mod text_cache;
 mod trainer;
+mod vae_loss;
 
 use std::path::{Path, PathBuf};
+
+use velatura::image::Image;
 
 pub use self::config::Config;
 pub use self::denoising::{Denoising, Distance, Example};
 pub use self::error::{Error, Result};
 pub use self::latent_source::add_offsets;
+pub use self::objective::Losses;
+pub use self::plan::{Plan, plan};
 pub use self::run_folder::RunFolder;
-pub use self::step_vae::vae_loss;
+pub use self::vae_loss::VaeLoss;
 
 /// How a run is started.
 pub struct Options<'a> {
@@ -55,6 +68,8 @@ pub struct Options<'a> {
     pub threads: Option<usize>,
     /// Asked after every step; true finishes the step, saves and leaves.
     pub stop: &'a dyn Fn() -> bool,
+    /// Makes of a sample picture what shows it in this terminal; none in one that cannot.
+    pub show: &'a dyn Fn(&Image) -> Option<String>,
 }
 
 impl Default for Options<'_> {
@@ -63,6 +78,7 @@ impl Default for Options<'_> {
             resume: false,
             threads: None,
             stop: &|| false,
+            show: &|_| None,
         }
     }
 }

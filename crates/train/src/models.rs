@@ -140,7 +140,8 @@ pub fn adapted_store(
     })
 }
 
-fn products(config: &Config) -> Precision {
+/// The number format of the products.
+pub fn products(config: &Config) -> Precision {
     match config.model.precision {
         PrecisionKind::F32 => Precision::F32,
         PrecisionKind::Bf16 => Precision::Bf16,

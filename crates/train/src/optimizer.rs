@@ -26,6 +26,11 @@ impl Named {
     pub fn key(&self) -> String {
         format!("{}/{}", self.component, self.parameter.name())
     }
+
+    /// How many numbers it has.
+    pub(crate) fn len(&self) -> usize {
+        self.parameter.shape().iter().product()
+    }
 }
 
 /// The optimiser: AdamW (Loshchilov and Hutter 2019) as `torch.optim.AdamW` computes it, in f32.
@@ -40,8 +45,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// Starts with moments of zero for a run of `steps` steps.
     pub fn new(config: &Config, steps: u64, parameters: &[Named]) -> Optimizer {
-        let zeros =
-            |named: &Named| Moments::new(config.state, named.parameter.shape().iter().product());
+        let zeros = |named: &Named| Moments::new(config.state, named.len());
         let moments = parameters.iter().map(zeros).collect();
         Optimizer {
             config: config.clone(),
@@ -56,8 +60,8 @@ impl Optimizer {
         &self.parameters
     }
 
-    pub(crate) fn moments_mut(&mut self) -> &mut [Moments] {
-        &mut self.moments
+    pub(crate) fn moments_mut(&mut self) -> impl Iterator<Item = (&Named, &mut Moments)> {
+        self.parameters.iter().zip(&mut self.moments)
     }
 
     /// The moments as tensors for a checkpoint: `unet/conv_in.bias#first` and `#second`.
@@ -228,7 +232,7 @@ mod tests {
                 "{after:?}"
             );
             // Moments do remember the clipped gradient.
-            let [first, _] = optimizer.moments_mut()[0].to_f32();
+            let [first, _] = optimizer.moments[0].to_f32();
             let first = first[1];
             let expected = if max_grad_norm == 0.0 {
                 0.4

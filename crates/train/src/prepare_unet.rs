@@ -21,6 +21,7 @@ use crate::latent_source::{LatentSource, Times};
 use crate::latents::{self, Framing, LatentCache};
 use crate::learner::{ADAPTERS, Learner};
 use crate::models;
+use crate::objective::Objective;
 use crate::order::{Members, Order, Stock};
 use crate::parts;
 use crate::prior;
@@ -28,7 +29,6 @@ use crate::random::{Purpose, mix};
 use crate::run_folder::RunFolder;
 use crate::step_unet::UnetObjective;
 use crate::text_cache::TextCache;
-use crate::trainer::Objective;
 
 impl UnetObjective {
     /// None if the run was asked to stop while latents were encoded.

@@ -23,11 +23,7 @@ use crate::random::{Purpose, mix};
 pub(crate) fn complete(config: &Config, prior: &Prior, stop: &dyn Fn() -> bool) -> Result<bool> {
     let dir = &prior.path;
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
-    let mut have = 0;
-    for entry in fs::read_dir(dir).map_err(Error::io("read the folder", dir))? {
-        let path = entry.map_err(Error::io("read the folder", dir))?.path();
-        have += usize::from(is_picture(&path));
-    }
+    let have = present(dir);
     let Some(base) = config.model.base.as_deref().filter(|_| have < prior.count) else {
         return Ok(true);
     };
@@ -48,6 +44,12 @@ pub(crate) fn complete(config: &Config, prior: &Prior, stop: &dyn Fn() -> bool) 
         );
     }
     Ok(true)
+}
+
+/// Pictures in the folder; none where there is none.
+pub(crate) fn present(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| is_picture(&entry.path())).count()
 }
 
 fn paint(pipeline: &Pipeline, config: &Config, prior: &Prior, number: u64) -> Result<PathBuf> {

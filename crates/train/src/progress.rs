@@ -1,4 +1,4 @@
-//! Telling how the run goes: a bar on a terminal, plain lines elsewhere, `metrics.jsonl` and TensorBoard's events
+//! Telling how the run goes: a live view on a terminal, plain lines elsewhere, `metrics.jsonl` and TensorBoard's events
 //! always.
 
 use std::fs::{File, OpenOptions};
@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::events::Events;
-use crate::trainer::Figures;
+use crate::live::Live;
+use crate::objective::Figures;
 
 /// One row of `metrics.jsonl`: means over the steps since the row before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Row {
 
 /// The run's voice.
 pub struct Progress {
-    bar: Option<ProgressBar>,
+    live: Option<Live>,
     metrics: File,
     path: PathBuf,
     steps: u64,
@@ -79,17 +79,11 @@ impl Progress {
             .open(&path)
             .map_err(Error::io("open", &path))?;
         let events = Events::start(run, &rows)?;
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            // The template is a constant; a bad one would only cost the bar its looks.
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}") {
-                bar.set_style(style);
-            }
-            bar.set_position(first);
-            bar
-        });
+        let live = std::io::stderr()
+            .is_terminal()
+            .then(|| Live::start(first, steps));
         Ok(Progress {
-            bar,
+            live,
             metrics,
             path,
             steps,
@@ -131,8 +125,8 @@ impl Progress {
         self.busy += took;
         if step.is_multiple_of(self.log_every) || step == self.steps || self.done == 1 {
             self.report(step, rate)?;
-        } else if let Some(bar) = &self.bar {
-            bar.set_position(step);
+        } else if let Some(live) = &self.live {
+            live.step(step);
         }
         Ok(())
     }
@@ -162,16 +156,11 @@ impl Progress {
             .iter()
             .map(|(name, sum)| format!(", {name} {:.4}", sum / n))
             .collect();
-        let line = format!(
-            "loss {:.4}{parts}, gradient {:.2}, rate {:.2e}, {:.1} images/s, {left} left",
-            row.loss, row.gradient_norm, rate, row.images_per_second
-        );
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(step);
-                bar.set_message(line);
-            }
-            None => eprintln!("step {step}/{}: {line}", self.steps),
+        if self.live.is_none() {
+            eprintln!(
+                "step {step}/{}: loss {:.4}{parts}, gradient {:.2}, rate {:.2e}, {:.1} images/s, {left} left",
+                self.steps, row.loss, row.gradient_norm, rate, row.images_per_second
+            );
         }
         let mut text = serde_json::to_string(&row).unwrap_or_default();
         text.push('\n');
@@ -180,6 +169,9 @@ impl Progress {
             .map_err(Error::io("write", &self.path))?;
         self.events.row(&row)?;
         self.rows.push(row);
+        if let Some(live) = &self.live {
+            live.row(&self.rows, &left);
+        }
         Ok(())
     }
 
@@ -193,8 +185,8 @@ impl Progress {
 
     /// Says something between steps.
     pub fn say(&self, message: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{message}")),
+        match &self.live {
+            Some(live) => live.say(message),
             None => eprintln!("{message}"),
         }
     }
@@ -202,14 +194,6 @@ impl Progress {
     /// All rows so far, those of earlier calls included.
     pub fn rows(&self) -> &[Row] {
         &self.rows
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.abandon();
-        }
     }
 }
 

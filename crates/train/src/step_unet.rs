@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use image::RgbImage;
 use velatura::checkpoint::FloatType;
@@ -24,12 +25,13 @@ use crate::latent_source::{LatentBatch, LatentSource};
 use crate::learner::Learner;
 use crate::loader::MakeBatch;
 use crate::models;
+use crate::objective::{Losses, Objective};
 use crate::optimizer::Named;
 use crate::picture::grid;
 use crate::prior;
 use crate::run_folder::RunFolder;
 use crate::text_cache::TextCache;
-use crate::trainer::{self, Losses, Objective};
+use crate::trainer;
 use crate::{Ending, Options, Outcome};
 
 /// Runs the training of a UNet.
@@ -111,6 +113,18 @@ impl Objective for UnetObjective {
         all
     }
 
+    fn encode_seconds(&self) -> Option<f64> {
+        let picture = Tensor::zeros(&[1, self.size, self.size, 3]);
+        let encode = || {
+            let began = Instant::now();
+            no_grad(|| self.vae.encode(&picture));
+            began.elapsed().as_secs_f64()
+        };
+        // The first one finds no buffers yet.
+        encode();
+        Some(encode())
+    }
+
     fn batches(&self) -> MakeBatch<LatentBatch> {
         let source = Arc::clone(&self.source);
         match self.prior.clone() {
@@ -134,10 +148,7 @@ impl Objective for UnetObjective {
         self.learner.begin(batch.step, samples.start);
         let batch = batch.part(samples);
         let context = self.context(&batch.ids);
-        Losses {
-            total: self.denoise(&batch, &context),
-            parts: Vec::new(),
-        }
+        Losses::new(self.denoise(&batch, &context), Vec::new())
     }
 
     fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {

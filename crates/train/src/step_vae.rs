@@ -11,45 +11,23 @@ use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Tensor};
 
-use crate::config::{Config, Loss, Reconstruction};
+use crate::config::{self, Config};
+use crate::critics::{self, Adversary, DISCRIMINATOR};
 use crate::dataset::{Dataset, Item, Skipped};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::loader::MakeBatch;
 use crate::mirror::may_be_mirrored;
 use crate::models;
+use crate::objective::{Losses, Objective};
 use crate::optimizer::Named;
 use crate::order::{Members, Order, Place, Stock};
 use crate::picture::{append_window, fit, grid, mirrored, to_rgb};
 use crate::random::{Choices, Purpose, normals};
 use crate::run_folder::RunFolder;
-use crate::trainer::{self, Losses, Objective};
+use crate::trainer;
+use crate::vae_loss::VaeLoss;
 use crate::{Options, Outcome};
-
-/// The loss of Rombach et al. 2022 without its perceptual and adversarial terms: the mean reconstruction error plus
-/// the KL divergence with a small weight.
-///
-/// `pixels: [B, H, W, 3]` in [-1, 1], `noise: [B, H/f, W/f, Z]`. Returns the loss, the reconstruction term and the KL
-/// divergence per picture. The weight counts as in that paper, where both terms are sums over a picture: so the mean
-/// is taken by dividing the divergence by the number of values in a picture, too.
-pub fn vae_loss(
-    vae: &AutoencoderKl,
-    loss: &Loss,
-    pixels: &Tensor,
-    noise: &Tensor,
-) -> (Tensor, Tensor, Tensor) {
-    let latents = vae.encode(pixels);
-    let again = vae.decode(&latents.sample(noise));
-    let difference = again.sub(pixels);
-    let reconstruction = match loss.reconstruction {
-        Reconstruction::L1 => difference.abs().mean(),
-        Reconstruction::L2 => difference.square().mean(),
-    };
-    let kl = latents.kl();
-    let values = (pixels.len() / pixels.dim(0)) as f32;
-    let total = reconstruction.add(&kl.scale(loss.kl_weight / values));
-    (total, reconstruction, kl)
-}
 
 /// Runs the training of a VAE.
 ///
@@ -60,12 +38,13 @@ pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outc
     trainer::run(&objective, config, &run.start(), options)
 }
 
-struct VaeObjective {
+pub(crate) struct VaeObjective {
     vae: AutoencoderKl,
     /// Whether the config leaves the scaling of the latents to be measured.
     measure_scaling: bool,
     parameters: Vec<Parameter>,
-    loss: Loss,
+    loss: VaeLoss,
+    adversary: Option<Adversary>,
     source: Arc<PixelSource>,
     samples: usize,
 }
@@ -85,7 +64,8 @@ struct PixelSource {
     broken: Mutex<Vec<Skipped>>,
 }
 
-struct PixelBatch {
+pub(crate) struct PixelBatch {
+    step: u64,
     pixels: Tensor,
     noise: Tensor,
 }
@@ -94,7 +74,7 @@ struct PixelBatch {
 const MEASURED: u64 = 64;
 
 impl VaeObjective {
-    fn new(config: &Config, run: &RunFolder) -> Result<VaeObjective> {
+    pub fn new(config: &Config, run: &RunFolder) -> Result<VaeObjective> {
         let component = models::open(config, run, "vae")?;
         let vae_config = match &component {
             Some(component) => VaeConfig::read(component)?,
@@ -131,6 +111,7 @@ impl VaeObjective {
             );
             return Err(Error::config(run.config_file(), message));
         }
+        let (loss, adversary) = critics::loss(config, run, crop)?;
         let datasets = Dataset::open_all(config)?;
         let batch = config.run.batch_size;
         let stock = |dataset: &Arc<Dataset>| Stock {
@@ -162,10 +143,15 @@ impl VaeObjective {
             vae,
             measure_scaling,
             parameters: store.parameters(),
-            loss: config.loss.clone(),
+            loss,
+            adversary,
             source: Arc::new(source),
             samples: config.sample.count,
         })
+    }
+
+    fn is_adversarial(&self, batch: &PixelBatch) -> bool {
+        (self.adversary.as_ref()).is_some_and(|adversary| batch.step >= adversary.start)
     }
 
     /// 1 / deviation of the latents of a few pictures.
@@ -255,6 +241,7 @@ impl PixelSource {
             self.latents.iter().product(),
         );
         Ok(PixelBatch {
+            step,
             pixels: Tensor::from_vec(pixels, &[self.batch, self.crop, self.crop, 3]),
             noise: Tensor::from_vec(noise, &self.latents),
         })
@@ -285,6 +272,20 @@ impl Objective for VaeObjective {
         models::named("vae", &self.parameters)
     }
 
+    fn opponent(&self) -> Option<(config::Optimizer, Vec<Named>)> {
+        let adversary = self.adversary.as_ref()?;
+        let parameters = models::named(DISCRIMINATOR, &adversary.parameters);
+        Some((adversary.settings.clone(), parameters))
+    }
+
+    fn frozen(&self) -> Vec<(&'static str, usize)> {
+        let lpips = self.loss.lpips.as_ref();
+        lpips
+            .map(|(lpips, _)| ("lpips", lpips.len()))
+            .into_iter()
+            .collect()
+    }
+
     fn batches(&self) -> MakeBatch<PixelBatch> {
         let source = Arc::clone(&self.source);
         Arc::new(move |step| source.batch(step))
@@ -301,11 +302,8 @@ impl Objective for VaeObjective {
         } else {
             (narrow(&batch.pixels), narrow(&batch.noise))
         };
-        let (total, reconstruction, kl) = vae_loss(&self.vae, &self.loss, &pixels, &noise);
-        Losses {
-            total,
-            parts: vec![("reconstruction", reconstruction.item()), ("kl", kl.item())],
-        }
+        let adversarial = self.is_adversarial(batch);
+        self.loss.of(&self.vae, &pixels, &noise, adversarial)
     }
 
     fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
@@ -314,7 +312,18 @@ impl Objective for VaeObjective {
             &self.vae.config().to_json(),
             &self.parameters,
             dtype,
-        )
+        )?;
+        let discriminator = self
+            .loss
+            .discriminator
+            .as_ref()
+            .zip(self.adversary.as_ref());
+        if let Some(((discriminator, _), adversary)) = discriminator {
+            let config = discriminator.sizes().to_json();
+            let dir = dir.join(DISCRIMINATOR);
+            models::save(&dir, &config, &adversary.parameters, dtype)?;
+        }
+        Ok(())
     }
 
     fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
@@ -356,11 +365,14 @@ impl Objective for VaeObjective {
     }
 
     fn diagnose(&self, batch: &PixelBatch) -> Option<String> {
-        let again = || no_grad(|| vae_loss(&self.vae, &self.loss, &batch.pixels, &batch.noise));
+        let (pixels, noise) = (&batch.pixels, &batch.noise);
+        let adversarial = self.is_adversarial(batch);
+        let again = || no_grad(|| self.loss.of(&self.vae, pixels, noise, adversarial));
         check_finite("vae", again)
             .err()
             .map(|error| error.to_string())
     }
+
     fn inspect(&self, batch: &PixelBatch) -> Inspection {
         let side = self.source.crop;
         let pictures: Vec<RgbImage> = batch

@@ -1,87 +1,21 @@
 //! The loop: batch, loss, gradients, step, average; and every so often a checkpoint and samples.
 
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image::RgbImage;
 use velatura::checkpoint::{FloatType, write_folder_atomically};
-use velatura_tensor::{Gradients, Tensor};
+use velatura::image::Image;
 
 use crate::checkpoint::{Checkpoints, restore};
 use crate::config::Config;
 use crate::ema::Ema;
 use crate::error::{Error, Result};
-use crate::inspection::Inspection;
-use crate::loader::{Loader, MakeBatch};
-use crate::optimizer::{Named, Optimizer};
+use crate::loader::Loader;
+use crate::objective::{Objective, optimizers, step};
+use crate::optimizer::Optimizer;
 use crate::progress::Progress;
 use crate::{Ending, Options, Outcome};
-
-/// What is trained: how a batch is made and what its loss is.
-pub(crate) trait Objective {
-    /// What the loader's threads make for a step.
-    type Batch: Send + 'static;
-
-    /// Everything that is trained, in a fixed order.
-    fn parameters(&self) -> Vec<Named>;
-
-    /// Makes the batch of a step from the step alone.
-    fn batches(&self) -> MakeBatch<Self::Batch>;
-
-    /// Samples in a batch.
-    fn batch_size(&self) -> usize;
-
-    /// The mean loss of some of a batch's samples, on the tape.
-    fn loss(&self, batch: &Self::Batch, samples: Range<usize>) -> Losses;
-
-    /// Writes the components that are trained, as they are now, as diffusers folders into `dir`.
-    fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()>;
-
-    /// Writes what a person takes away, with the weights as they are now: a folder that diffusers can load.
-    fn export(&self, dir: &Path, dtype: FloatType) -> Result<()>;
-
-    /// Pictures that show how far the model is, and a remark on them.
-    fn samples(&self) -> Result<Option<(RgbImage, String)>>;
-
-    /// After a loss that is not finite: which layer is to blame.
-    fn diagnose(&self, batch: &Self::Batch) -> Option<String>;
-
-    /// What a person wants to see of a batch that has led to numbers that are none.
-    fn inspect(&self, batch: &Self::Batch) -> Inspection;
-}
-
-/// A batch's loss and the figures it is made of.
-pub(crate) struct Losses {
-    pub total: Tensor,
-    pub parts: Vec<(&'static str, f32)>,
-}
-
-/// A step's loss and its terms, averaged over the batch.
-#[derive(Debug, Default)]
-pub(crate) struct Figures {
-    pub loss: f32,
-    pub parts: Vec<(&'static str, f32)>,
-}
-
-impl Figures {
-    fn add(&mut self, losses: &Losses, share: f32) {
-        self.loss += share * losses.total.item();
-        for &(name, value) in &losses.parts {
-            match self.parts.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => *sum += share * value,
-                None => self.parts.push((name, share * value)),
-            }
-        }
-    }
-}
-
-/// `0..size` in `count` runs as long as each other, or nearly.
-fn parts(size: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = count.clamp(1, size.max(1));
-    (0..count).map(move |part| size * part / count..size * (part + 1) / count)
-}
 
 /// Where a run begins: at the start, or after the step of a checkpoint.
 pub(crate) struct Start {
@@ -98,10 +32,10 @@ pub(crate) fn run<O: Objective>(
 ) -> Result<Outcome> {
     let run = &config.run;
     let parameters = objective.parameters();
-    let mut optimizer = Optimizer::new(&config.optimizer, run.steps, &parameters);
+    let mut optimizers = optimizers(objective, config);
     let mut ema = Ema::new(config.ema.decay, &parameters);
     if let Some(dir) = &start.checkpoint {
-        restore(dir, &mut optimizer, ema.as_mut())?;
+        restore(dir, &mut optimizers, ema.as_mut())?;
     }
     let mut session = Session {
         objective,
@@ -139,7 +73,7 @@ pub(crate) fn run<O: Objective>(
         config.data.workers,
         objective.batches(),
     )?;
-    let ended = session.steps(loader, &mut optimizer, &mut ema, &mut place, options);
+    let ended = session.steps(loader, &mut optimizers, &mut ema, &mut place, options);
     let Place { step, loss } = place;
     let ending = match ended {
         Ok(()) if step < run.steps => Ending::Stopped,
@@ -190,7 +124,7 @@ impl<O: Objective> Session<'_, O> {
     fn steps(
         &mut self,
         mut loader: Loader<O::Batch>,
-        optimizer: &mut Optimizer,
+        optimizers: &mut [Optimizer],
         ema: &mut Option<Ema>,
         place: &mut Place,
         options: &Options,
@@ -209,30 +143,31 @@ impl<O: Objective> Session<'_, O> {
                     "a loader thread ended without a word; this is a bug",
                 ));
             };
-            let step = place.step + 1;
-            let (figures, norm) = self.step(step, &batch?, optimizer)?;
+            let (number, batch) = (place.step + 1, batch?);
+            let (figures, norm) = step(self.objective, run.accumulate, number, &batch, optimizers)
+                .map_err(|what| self.not_finite(number, what, &batch))?;
             if let Some(ema) = ema {
-                ema.update(step);
+                ema.update(number);
             }
             *place = Place {
-                step,
+                step: number,
                 loss: figures.loss,
             };
-            let rate = optimizer.learning_rate(step);
+            let rate = optimizers[0].learning_rate(number);
             self.progress
-                .step(step, &figures, norm, rate, began.elapsed())?;
+                .step(number, &figures, norm, rate, began.elapsed())?;
 
-            let last = step == run.steps;
-            if run.sample_every > 0 && (step.is_multiple_of(run.sample_every) || last) {
-                self.sample(step, ema.as_mut())?;
+            let last = number == run.steps;
+            if run.sample_every > 0 && (number.is_multiple_of(run.sample_every) || last) {
+                self.sample(number, ema.as_mut(), options)?;
             }
-            if step.is_multiple_of(run.save_every) || last {
-                self.save(step, optimizer, ema.as_mut())?;
+            if number.is_multiple_of(run.save_every) || last {
+                self.save(number, optimizers, ema.as_mut())?;
             }
         }
         if place.step < run.steps {
             if self.saved.unwrap_or(0) != place.step {
-                self.save(place.step, optimizer, ema.as_mut())?;
+                self.save(place.step, optimizers, ema.as_mut())?;
             }
             return Ok(());
         }
@@ -240,63 +175,15 @@ impl<O: Objective> Session<'_, O> {
         crate::report::write(&run.dir, self.progress.rows())
     }
 
-    /// One step: the gradients of all parts of the batch, their norm, AdamW. Returns the loss with its terms, and the
-    /// norm.
-    fn step(
-        &self,
-        step: u64,
-        batch: &O::Batch,
-        optimizer: &mut Optimizer,
-    ) -> Result<(Figures, f64)> {
-        let mut gradients = Gradients::default();
-        let mut figures = Figures::default();
-        let size = self.objective.batch_size();
-        for samples in parts(size, self.config.run.accumulate) {
-            let share = samples.len() as f32 / size as f32;
-            let losses = self.objective.loss(batch, samples);
-            let loss = losses.total.item();
-            if !loss.is_finite() {
-                let layer = self
-                    .objective
-                    .diagnose(batch)
-                    .map(|layer| format!(" ({layer})"))
-                    .unwrap_or_default();
-                return Err(self.not_finite(step, format!("the loss is {loss}{layer}"), batch));
-            }
-            figures.add(&losses, share);
-            // The mean over a batch is the sum of its parts' means, each by its share.
-            gradients.merge(if share == 1.0 {
-                losses.total.backward()
-            } else {
-                losses.total.scale(share).backward()
-            });
-        }
-        let norm = optimizer.gradient_norm(&gradients);
-        if !norm.is_finite() {
-            let first = optimizer.first_not_finite(&gradients);
-            let place = first
-                .map(|name| format!(", first in {name}"))
-                .unwrap_or_default();
-            let loss = figures.loss;
-            return Err(self.not_finite(
-                step,
-                format!("the gradient's norm is {norm}{place}, the loss was {loss}"),
-                batch,
-            ));
-        }
-        optimizer.step(step, &gradients, norm);
-        Ok((figures, norm))
-    }
-
     /// Writes the checkpoint, and the model as it would be taken away now, so that it can be tried at any time.
-    fn save(&mut self, step: u64, optimizer: &Optimizer, ema: Option<&mut Ema>) -> Result<()> {
+    fn save(&mut self, step: u64, optimizers: &[Optimizer], ema: Option<&mut Ema>) -> Result<()> {
         let run = &self.config.run;
         let components = |dir: &Path| self.objective.save(dir, FloatType::F32);
         self.checkpoints.save(
             step,
             &self.config.identity(),
             run.keep,
-            optimizer,
+            optimizers,
             ema.as_deref(),
             components,
         )?;
@@ -318,7 +205,7 @@ impl<O: Objective> Session<'_, O> {
         }
     }
 
-    fn sample(&mut self, step: u64, ema: Option<&mut Ema>) -> Result<()> {
+    fn sample(&mut self, step: u64, ema: Option<&mut Ema>, options: &Options) -> Result<()> {
         let made = match ema {
             Some(ema) => ema.during(|| self.objective.samples()),
             None => self.objective.samples(),
@@ -338,6 +225,11 @@ impl<O: Objective> Session<'_, O> {
             "samples of step {step}: {}{remark}",
             path.display()
         ));
+        let (width, height) = picture.dimensions();
+        let image = Image::new(width as usize, height as usize, picture.into_raw());
+        if let Some(text) = (options.show)(&image) {
+            self.progress.say(&text);
+        }
         Ok(())
     }
 

@@ -30,6 +30,8 @@ pub enum Init {
     Uniform(f32),
     /// Normal with mean 0 and this standard deviation.
     Normal(f32),
+    /// Normal with mean 1 and this standard deviation.
+    Around1(f32),
     /// All 0.
     Zeros,
     /// All 1.
@@ -451,6 +453,9 @@ fn random(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
             .map(|_| (2.0 * numbers.uniform() - 1.0) as f32 * bound)
             .collect(),
         Init::Normal(std) => (0..count).map(|_| numbers.normal() as f32 * std).collect(),
+        Init::Around1(std) => (0..count)
+            .map(|_| 1.0 + numbers.normal() as f32 * std)
+            .collect(),
     }
 }
 

@@ -58,6 +58,20 @@ pub fn backward<R: Real>(act: Activation, x: &[R], dy: &[R], dx: &mut [R]) {
     }
 }
 
+/// `out = x` where x is positive, else `slope · x`
+pub fn leaky_relu<R: Real>(slope: R, x: &[R], out: &mut [R]) {
+    for i in 0..out.len() {
+        out[i] = if x[i] > R::ZERO { x[i] } else { slope * x[i] };
+    }
+}
+
+/// `dx = dy` where x is positive, else `slope · dy`
+pub fn leaky_relu_backward<R: Real>(slope: R, x: &[R], dy: &[R], dx: &mut [R]) {
+    for i in 0..dx.len() {
+        dx[i] = if x[i] > R::ZERO { dy[i] } else { slope * dy[i] };
+    }
+}
+
 /// `out[r, c] = x[r, c] · gelu(x[r, cols + c])`
 pub fn geglu<R: Real>(rows: usize, cols: usize, x: &[R], out: &mut [R]) {
     assert_eq!((x.len(), out.len()), (2 * rows * cols, rows * cols));

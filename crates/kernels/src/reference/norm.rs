@@ -153,3 +153,30 @@ pub fn layer_norm_backward<R: Real>(
         }
     }
 }
+
+/// `out[r] = x[r] / (‖x[r]‖ + eps)`
+pub fn unit_rows<R: Real>(cols: usize, eps: R, x: &[R], out: &mut [R]) {
+    for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(cols)) {
+        let length = x.iter().map(|&x| x * x).sum::<R>().sqrt();
+        for c in 0..cols {
+            out[c] = x[c] / (length + eps);
+        }
+    }
+}
+
+/// The gradient of [`unit_rows`]; the length of a row of zeros has no slope.
+pub fn unit_rows_backward<R: Real>(cols: usize, eps: R, x: &[R], dy: &[R], dx: &mut [R]) {
+    for (r, x) in x.chunks_exact(cols).enumerate() {
+        let (dy, dx) = (&dy[r * cols..][..cols], &mut dx[r * cols..][..cols]);
+        let length = x.iter().map(|&x| x * x).sum::<R>().sqrt();
+        let dot = x.iter().zip(dy).map(|(&x, &dy)| x * dy).sum::<R>();
+        let n = length + eps;
+        for c in 0..cols {
+            let along = match length > R::ZERO {
+                true => x[c] * dot / (length * n * n),
+                false => R::ZERO,
+            };
+            dx[c] = dy[c] / n - along;
+        }
+    }
+}

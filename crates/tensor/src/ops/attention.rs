@@ -1,8 +1,10 @@
 //! Multi-head attention without the matrix of scores in memory.
 
+use crate::buffer::Buffer;
 use crate::tape::is_recording;
 use crate::{Precision, Tensor};
 use velatura_kernels::attention::{self, AttentionShape};
+use velatura_kernels::profile;
 
 impl Tensor {
     /// softmax(q·kᵀ / √D)·v for each head (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
@@ -57,16 +59,31 @@ impl Tensor {
         let (q, kept_k, kept_v, y) = (self.clone(), k.clone(), v.clone(), out.detach());
         out.record(&[self, k, v], move |dy, gradients| {
             let (k, v) = (kept_k, kept_v);
-            let mut dk = vec![0.0; k.len()];
-            let mut dv = vec![0.0; v.len()];
+            let zeros = |len| {
+                let mut buffer = Buffer::for_output(len);
+                buffer.fill(0.0);
+                buffer
+            };
+            let (mut dk, mut dv) = (zeros(k.len()), zeros(v.len()));
+            // Five products where the forward pass has two: the scores again, and the gradients of scores, q, k and v.
+            let _note = profile::note(|| {
+                (
+                    format!(
+                        "attention gradient {batch}×{queries}×{keys} {heads}·{}",
+                        shape.head_dim
+                    ),
+                    format!("{precision:?}"),
+                    10.0 * (batch * queries * keys) as f64 * channels as f64,
+                )
+            });
             let dq = Tensor::output(q.shape(), |dq| {
                 let (q, k, v) = (q.as_slice(), k.as_slice(), v.as_slice());
                 let (y, dy) = (y.as_slice(), dy.as_slice());
                 attention::backward(&shape, q, k, v, y, &lse, dy, dq, &mut dk, &mut dv)
             });
             gradients.add(q.node(), || dq);
-            gradients.add(k.node(), || Tensor::from_vec(dk, k.shape()));
-            gradients.add(v.node(), || Tensor::from_vec(dv, v.shape()));
+            gradients.add(k.node(), || Tensor::from_buffer(dk, k.shape()));
+            gradients.add(v.node(), || Tensor::from_buffer(dv, v.shape()));
         });
         out
     }

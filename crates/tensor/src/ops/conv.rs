@@ -4,7 +4,8 @@ use super::linear::bias_gradient;
 use crate::weight::Packed;
 use crate::{Padding, Parameter, Tensor, Weight};
 use velatura_kernels::conv::{self, ConvShape, PackedConv};
-use velatura_kernels::gemm::Epilogue;
+use velatura_kernels::gemm::{Epilogue, Precision};
+use velatura_kernels::profile::{self, Note};
 
 impl Tensor {
     /// x `[B, H, W, I]` convolved with W `[O, I, k, k]`, plus bias `[O]`: `[B, H', W', O]` with
@@ -71,11 +72,13 @@ impl Tensor {
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
                 let packed = weight.for_input_gradient(Some(&shape));
+                let _note = note("input", &shape, weight.precision());
                 Tensor::output(x.shape(), |dx| {
                     conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
                 })
             });
             gradients.add(&w_node, || {
+                let _note = note("weight", &shape, weight.precision());
                 Tensor::output(weight.shape(), |dw| {
                     let (x, dy) = (x.as_slice(), dy.as_slice());
                     conv::backward_weight(&shape, x, dy, dw, weight.precision())
@@ -85,6 +88,28 @@ impl Tensor {
         });
         out
     }
+}
+
+/// For profiles: the gradient of a convolution for its input or weight takes as many operations as the convolution.
+fn note(gradient: &str, shape: &ConvShape, precision: Precision) -> Option<Note> {
+    profile::note(|| {
+        let ConvShape {
+            batch,
+            height,
+            width,
+            in_channels: i,
+            out_channels: o,
+            kernel: k,
+            stride,
+            ..
+        } = *shape;
+        let places = batch * shape.out_height() * shape.out_width();
+        (
+            format!("conv {k}×{k}/{stride} {gradient} gradient {batch}×{height}×{width} {i}→{o}"),
+            format!("{precision:?}"),
+            2.0 * places as f64 * (o * i * k * k) as f64,
+        )
+    })
 }
 
 pub(super) fn as_conv(packed: &Packed) -> &PackedConv {

@@ -223,6 +223,22 @@ impl Tensor {
         out
     }
 
+    /// x where it is positive, else slope · x; slope 0 is ReLU.
+    pub fn leaky_relu(&self, slope: f32) -> Tensor {
+        let mut out = Tensor::output(self.shape(), |out| {
+            activation::leaky_relu(slope, self.as_slice(), out)
+        });
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                Tensor::output(x.shape(), |dx| {
+                    activation::leaky_relu_backward(slope, x.as_slice(), dy.as_slice(), dx)
+                })
+            })
+        });
+        out
+    }
+
     /// x · σ(x).
     pub fn silu(&self) -> Tensor {
         self.activation(Activation::Silu)

@@ -1,6 +1,12 @@
 //! Joining, cutting and reordering.
 
 use crate::Tensor;
+use velatura_kernels::profile::{self, Note};
+
+/// For profiles; bytes are what counts here.
+fn note(what: &str, shape: &[usize]) -> Option<Note> {
+    profile::note(|| (format!("{what} channels {shape:?}"), "copy".into(), 0.0))
+}
 
 impl Tensor {
     /// Tensors that differ in their last axis only, side by side along it.
@@ -17,6 +23,7 @@ impl Tensor {
         let mut shape = leading.to_vec();
         shape.push(total);
         let mut out = Tensor::output(&shape, |out| {
+            let _note = note("join", &shape);
             let mut start = 0;
             for (part, &width) in parts.iter().zip(&widths) {
                 let rows = out.chunks_exact_mut(total);
@@ -50,6 +57,7 @@ impl Tensor {
             *last = len;
         }
         let mut out = Tensor::output(&shape, |out| {
+            let _note = note("cut", &shape);
             let rows = self.as_slice().chunks_exact(total);
             for (row, out) in rows.zip(out.chunks_exact_mut(len)) {
                 out.copy_from_slice(&row[start..start + len]);

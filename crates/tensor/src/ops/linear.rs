@@ -4,6 +4,7 @@ use crate::weight::Packed;
 use crate::{Parameter, Tensor, Weight};
 use velatura_kernels::elementwise::sum_rows;
 use velatura_kernels::gemm::{Epilogue, PackedMatrix, matmul_packed, weight_gradient};
+use velatura_kernels::profile;
 
 impl Tensor {
     /// x `[…, I]` · Wᵀ + bias with W `[O, I]` (or `[O, I, 1, 1]`): `[…, O]`.
@@ -51,6 +52,14 @@ impl Tensor {
                 })
             });
             gradients.add(&w_node, || {
+                // The input's gradient is a product like the forward one, which notes itself.
+                let _note = profile::note(|| {
+                    (
+                        format!("product weight gradient {rows}×{inputs}×{outputs}"),
+                        format!("{:?}", weight.precision()),
+                        2.0 * rows as f64 * (inputs * outputs) as f64,
+                    )
+                });
                 Tensor::output(weight.shape(), |dw| {
                     let (dy, x) = (dy.as_slice(), x.as_slice());
                     let shape = (rows, outputs, inputs);

@@ -1,7 +1,19 @@
-//! Group and layer normalisation.
+//! Group and layer normalisation, and channels of length 1.
 
 use crate::{Parameter, Tensor};
 use velatura_kernels::norm::{self, GroupNormShape};
+use velatura_kernels::profile::{self, Note};
+
+/// For profiles; bytes are what counts here.
+fn note(norm: &str, x: &Tensor) -> Option<Note> {
+    profile::note(|| {
+        (
+            format!("{norm} gradient {:?}", x.shape()),
+            "F32".into(),
+            0.0,
+        )
+    })
+}
 
 impl Tensor {
     /// Group normalisation (Wu & He 2018, arXiv:1803.08494) of x `[B, …, C]` over each sample's
@@ -72,6 +84,7 @@ impl Tensor {
         let inputs = [self.clone(), gamma.clone(), beta.clone()];
         out.record(&[self, &gamma, &beta], move |dy, gradients| {
             let [x, gamma, beta] = inputs;
+            let _note = note("group norm", &x);
             let (mut d_gamma, mut d_beta) = (vec![0.0; channels], vec![0.0; channels]);
             let dx = Tensor::output(x.shape(), |dx| {
                 norm::group_norm_backward(
@@ -123,6 +136,7 @@ impl Tensor {
         let inputs = [self.clone(), gamma.clone(), beta.clone()];
         out.record(&[self, &gamma, &beta], move |dy, gradients| {
             let [x, gamma, beta] = inputs;
+            let _note = note("layer norm", &x);
             let (mut d_gamma, mut d_beta) = (vec![0.0; channels], vec![0.0; channels]);
             let dx = Tensor::output(x.shape(), |dx| {
                 let (x, gamma, dy) = (x.as_slice(), gamma.as_slice(), dy.as_slice());
@@ -141,6 +155,23 @@ impl Tensor {
             gradients.add(x.node(), || dx);
             gradients.add(gamma.node(), || Tensor::from_vec(d_gamma, &[channels]));
             gradients.add(beta.node(), || Tensor::from_vec(d_beta, &[channels]));
+        });
+        out
+    }
+
+    /// x `[…, C]` with its channels scaled to length 1: x / (‖x‖ + eps).
+    pub fn unit_channels(&self, eps: f32) -> Tensor {
+        let channels = self.channels();
+        let mut out = Tensor::output(self.shape(), |out| {
+            norm::unit_rows(channels, eps, self.as_slice(), out)
+        });
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                Tensor::output(x.shape(), |dx| {
+                    norm::unit_rows_backward(channels, eps, x.as_slice(), dy.as_slice(), dx)
+                })
+            })
         });
         out
     }

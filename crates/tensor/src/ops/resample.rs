@@ -23,6 +23,26 @@ impl Tensor {
         out
     }
 
+    /// The largest of each 2×2 places of x `[B, H, W, C]`: `[B, H/2, W/2, C]`. The gradient goes to that one.
+    pub fn max_pool2x2(&self) -> Tensor {
+        let &[b, h, w, c] = self.shape() else {
+            panic!("pooling of {:?}, expected [B, H, W, C]", self.shape());
+        };
+        let mut out = Tensor::output(&[b, h / 2, w / 2, c], |out| {
+            resample::max_pool2x2(b, h, w, c, self.as_slice(), out)
+        });
+        let x = self.clone();
+        out.record(&[self], move |dy, gradients| {
+            gradients.add(x.node(), || {
+                Tensor::output(&[b, h, w, c], |dx| {
+                    let (x, dy) = (x.as_slice(), dy.as_slice());
+                    resample::max_pool2x2_backward(b, h, w, c, x, dy, dx)
+                })
+            })
+        });
+        out
+    }
+
     /// The first `height` rows and `width` columns of x `[B, H, W, C]`: what nearest-neighbour
     /// upsampling to an odd size is, after doubling.
     pub fn crop(&self, height: usize, width: usize) -> Tensor {

@@ -111,6 +111,20 @@ impl Config {
                     .into(),
             )?;
         }
+        if let Some(discriminator) = &self.discriminator {
+            ensure(
+                model.part == Part::Vae,
+                "[discriminator]: only part = \"vae\" has it".into(),
+            )?;
+            discriminator.check()?;
+        }
+        if let Some(lpips) = &self.lpips {
+            ensure(
+                model.part == Part::Vae,
+                "[lpips]: only part = \"vae\" has it".into(),
+            )?;
+            lpips.check()?;
+        }
         let (part, word) = (model.part == Part::Embedding, self.embedding.is_some());
         ensure(
             part == word,

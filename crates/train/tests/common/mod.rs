@@ -33,6 +33,7 @@ pub fn run(file: &Path, resume: bool, steps: Option<usize>) -> Result<Outcome> {
             resume,
             threads: Some(2),
             stop: &stop,
+            ..Options::default()
         },
     )
 }
@@ -66,7 +67,7 @@ pub fn losses(run: &Path) -> Vec<f64> {
     text.lines().map(loss).collect()
 }
 
-const VAE: &str = r#"
+pub const VAE: &str = r#"
 [run]
 dir = "DIR"
 steps = 2

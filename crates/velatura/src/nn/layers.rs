@@ -123,6 +123,11 @@ impl Conv2d {
         })
     }
 
+    /// Its kernel.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding);
         watch(&self.path, adapted(y, x, self.adapter.as_ref()))

@@ -44,11 +44,25 @@ impl Decoder {
     }
 
     pub fn forward(&self, z: &Tensor) -> Tensor {
+        self.conv_out
+            .forward_normed(&self.conv_norm_out, self.blocks(z), None)
+    }
+
+    /// Everything but the last layer.
+    pub fn features(&self, z: &Tensor) -> Tensor {
+        self.conv_norm_out.forward_silu(&self.blocks(z))
+    }
+
+    pub fn last_layer(&self) -> &Conv2d {
+        &self.conv_out
+    }
+
+    fn blocks(&self, z: &Tensor) -> Tensor {
         let mut x = self.mid_block.forward(&self.conv_in.forward(z));
         for block in &self.up_blocks {
             x = block.forward(x);
         }
-        self.conv_out.forward_normed(&self.conv_norm_out, x, None)
+        x
     }
 }
 

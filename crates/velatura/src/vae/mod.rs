@@ -68,8 +68,21 @@ impl AutoencoderKl {
 
     /// z `[B, h, w, Z]`, unscaled ([`VaeConfig::unscale`]): pictures `[B, f·h, f·w, 3]`, about [-1, 1].
     pub fn decode(&self, z: &Tensor) -> Tensor {
-        let z = apply(&self.post_quant_conv, watch("latents", z.clone()));
-        self.decoder.forward(&z)
+        self.decoder.forward(&self.decoder_input(z))
+    }
+
+    /// What the decoder's last layer makes pictures of: `[B, f·h, f·w, C]`.
+    pub fn decoder_features(&self, z: &Tensor) -> Tensor {
+        self.decoder.features(&self.decoder_input(z))
+    }
+
+    fn decoder_input(&self, z: &Tensor) -> Tensor {
+        apply(&self.post_quant_conv, watch("latents", z.clone()))
+    }
+
+    /// The decoder's last layer, at which adversarial training weighs its losses against each other.
+    pub fn last_layer(&self) -> &Conv2d {
+        self.decoder.last_layer()
     }
 }
 
