@@ -85,7 +85,7 @@ impl Buffer {
     }
 
     pub fn as_u8_mut(&mut self) -> &mut [u8] {
-        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 4 * self.len) }
+        unsafe { slice::from_raw_parts_mut(self.start_mut(), 4 * self.len) }
     }
 
     pub fn as_u16_mut(&mut self) -> &mut [u16] {

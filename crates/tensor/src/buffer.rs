@@ -2,7 +2,7 @@
 //! UNet step makes hundreds of them; handing buffers of equal length round avoids that and keeps
 //! the memory of a long run flat after its first step.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex};
 
@@ -19,6 +19,7 @@ const ALWAYS: usize = 768 << 20;
 struct Pool {
     /// The one that has waited longest comes first.
     waiting: VecDeque<Vec<f32>>,
+    by_len: HashMap<usize, Count>,
     idle: usize,
     used: usize,
     most_used: usize,
@@ -26,22 +27,35 @@ struct Pool {
     peak: usize,
 }
 
-/// Buffers of one length that wait for reuse.
-#[derive(Default)]
-struct Idle {
-    buffers: Vec<Vec<f32>>,
-    /// When one was last wanted, by the pool's clock.
-    wanted: u64,
+/// How many buffers of one length there are. More than were ever in use together are not kept, or those that come
+/// from outside, a new one each time, would pile up.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    used: usize,
+    most_used: usize,
+    waiting: usize,
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Default::default);
 
 impl Pool {
-    /// Counts a buffer of `bytes` as used, and lets those go that have waited longest where it is one too many.
-    fn take(&mut self, bytes: usize) {
-        self.used += bytes;
+    /// Counts a buffer of `len` numbers as used, and lets those go that have waited longest where it is one too many.
+    fn take(&mut self, len: usize) {
+        let count = self.by_len.entry(len).or_default();
+        count.used += 1;
+        count.most_used = count.most_used.max(count.used);
+        self.used += len * size_of::<f32>();
         self.most_used = self.most_used.max(self.used);
+        self.peak = self.peak.max(self.used);
         self.shrink();
+    }
+
+    /// The opposite: one of `len` numbers is used no more. Whether it shall wait to be used again.
+    fn leave(&mut self, len: usize) -> bool {
+        self.used -= len * size_of::<f32>();
+        let count = self.by_len.entry(len).or_default();
+        count.used -= 1;
+        count.used + count.waiting < count.most_used
     }
 
     fn shrink(&mut self) {
@@ -49,14 +63,19 @@ impl Pool {
         while self.idle + self.used > most
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.idle -= oldest.len() * size_of::<f32>();
+            self.count_out(oldest.len());
         }
+    }
+
+    fn count_out(&mut self, len: usize) {
+        self.idle -= len * size_of::<f32>();
+        self.by_len.entry(len).or_default().waiting -= 1;
     }
 
     /// A waiting buffer of this length, the last one that came back: it may still be in the cache.
     fn find(&mut self, len: usize) -> Option<Vec<f32>> {
         let index = self.waiting.iter().rposition(|data| data.len() == len)?;
-        self.idle -= len * size_of::<f32>();
+        self.count_out(len);
         self.waiting.remove(index)
     }
 }
@@ -71,7 +90,7 @@ impl Buffer {
             && let Ok(mut pool) = POOL.lock()
         {
             let found = pool.find(len);
-            pool.take(len * size_of::<f32>());
+            pool.take(len);
             if let Some(data) = found {
                 return Buffer(data);
             }
@@ -84,7 +103,7 @@ impl Buffer {
         if data.len() >= SMALL
             && let Ok(mut pool) = POOL.lock()
         {
-            pool.used -= data.len() * size_of::<f32>();
+            pool.leave(data.len());
         }
         data
     }
@@ -95,7 +114,7 @@ impl From<Vec<f32>> for Buffer {
         if data.len() >= SMALL
             && let Ok(mut pool) = POOL.lock()
         {
-            pool.take(data.len() * size_of::<f32>());
+            pool.take(data.len());
         }
         Buffer(data)
     }
@@ -104,14 +123,13 @@ impl From<Vec<f32>> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let len = self.0.len();
-        let bytes = len * size_of::<f32>();
         if len < SMALL {
             return;
         }
         if let Ok(mut pool) = POOL.lock() {
-            pool.used -= bytes;
-            if self.0.capacity() == len {
-                pool.idle += bytes;
+            if pool.leave(len) && self.0.capacity() == len {
+                pool.idle += len * size_of::<f32>();
+                pool.by_len.entry(len).or_default().waiting += 1;
                 pool.waiting.push_back(std::mem::take(&mut self.0));
                 pool.shrink();
             }
@@ -150,6 +168,14 @@ pub(crate) fn peak_during<T>(f: impl FnOnce() -> T) -> (T, usize) {
 pub(crate) fn release_idle() {
     if let Ok(mut pool) = POOL.lock() {
         pool.waiting.clear();
+        pool.by_len.retain(|_, count| {
+            *count = Count {
+                most_used: count.used,
+                waiting: 0,
+                ..*count
+            };
+            count.used > 0
+        });
         pool.idle = 0;
         pool.most_used = pool.used;
     }

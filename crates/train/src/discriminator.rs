@@ -126,9 +126,11 @@ impl Layer {
         let bias = Init::torch(inputs * KERNEL * KERNEL);
         Ok(Layer {
             path: w.path().to_owned(),
-            weight: w.weight(
+            weight: w.conv_weight(
                 "weight",
-                &[outputs, inputs, KERNEL, KERNEL],
+                [outputs, inputs, KERNEL, KERNEL],
+                stride,
+                Padding::uniform(1),
                 Init::Normal(0.02),
             )?,
             bias: (!norm)

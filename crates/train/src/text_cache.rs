@@ -40,7 +40,9 @@ impl TextCache {
         let config = component.config_path();
         all.update(fs::read(&config).map_err(Error::io("read", &config))?);
         for file in component.files() {
-            all.update(Sha256::digest(file.bytes()));
+            let mut hash = Sha256::new();
+            file.for_each_piece(|piece| hash.update(piece));
+            all.update(hash.finalize());
         }
         let dir = caches.join(format!("text-{}", &hex(&all.finalize())[..32]));
         fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;

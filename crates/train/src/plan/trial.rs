@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::config::{Config, DataKind, Part, Prior, TokenizerKind};
+use crate::config::{Config, Data, DataKind, Part, Prior, Scenes, TokenizerKind};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 
@@ -46,17 +46,17 @@ impl Scratch {
         if let Some(discriminator) = &mut trial.discriminator {
             discriminator.start = 0;
         }
-        let dataset = Dataset::open(config)?;
+        let datasets = Dataset::open_all(config)?;
         let began = Instant::now();
-        let first = dataset.usable_item(0, config.data.size, &mut |_| {})?;
+        let first = datasets[0].usable_item(0, &mut |_| {})?;
         let pictures = Pictures {
-            count: dataset.len(),
+            count: datasets.iter().map(|dataset| dataset.len()).sum(),
             seconds: began.elapsed().as_secs_f64(),
         };
         match (config.model.part, config.data.kind) {
             (Part::Vae, _) => {}
             // Scenes bring their vocabulary with them.
-            (_, DataKind::Scenes) => trial.data.count = Some(PICTURES),
+            (_, Some(DataKind::Scenes)) => trial.data.count = Some(PICTURES),
             _ => {
                 let folder = dir.path().join("pictures");
                 fs::create_dir(&folder).map_err(Error::io("make the folder", &folder))?;
@@ -64,9 +64,11 @@ impl Scratch {
                 let fresh = config.model.base.is_none()
                     && config.model.tokenizer == TokenizerKind::Captions;
                 let wanted = if fresh { CAPTIONED } else { PICTURES };
-                let count = dataset.len().unwrap_or(wanted);
+                let count = pictures.count.unwrap_or(wanted);
+                let sources = datasets.len() as u64;
                 for index in 0..wanted.min(count) {
-                    let item = dataset.usable_item(index, config.data.size, &mut |_| {})?;
+                    let dataset = &datasets[(index % sources) as usize];
+                    let item = dataset.usable_item(index / sources, &mut |_| {})?;
                     captions.extend(item.captions);
                     if index < PICTURES {
                         let path = folder.join(format!("{index}.png"));
@@ -81,7 +83,19 @@ impl Scratch {
                     let path = folder.join(format!("{index}.txt"));
                     fs::write(&path, text.join("\n")).map_err(Error::io("write", &path))?;
                 }
-                trial.data.path = Some(folder.clone());
+                trial.data = Data {
+                    kind: Some(DataKind::Folder),
+                    path: Some(folder.clone()),
+                    caption: None,
+                    image_column: None,
+                    caption_column: None,
+                    count: None,
+                    seed: 0,
+                    sprites: None,
+                    scenes: Scenes::default(),
+                    sources: Vec::new(),
+                    ..trial.data
+                };
                 if let Some(prior) = &mut trial.prior {
                     *prior = Prior {
                         path: folder,
