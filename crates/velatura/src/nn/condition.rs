@@ -17,11 +17,13 @@ use super::Linear;
 #[derive(Clone, Debug)]
 pub struct Condition {
     value: Tensor,
-    /// By the path of the layer.
-    kept: Option<Rc<RefCell<HashMap<Arc<str>, Tensor>>>>,
+    kept: Option<Rc<RefCell<Projections>>>,
     /// The one sample of `value` that is meant, and how many of the model's samples it is meant for.
     sample: Option<(usize, usize)>,
 }
+
+/// By the path of the layer.
+type Projections = HashMap<Arc<str>, Tensor>;
 
 impl Condition {
     /// `value: [B, …, I]`, projected anew each time.
