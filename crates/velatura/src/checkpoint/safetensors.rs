@@ -222,7 +222,7 @@ impl TensorView<'_> {
     ///
     /// When `values` has not as many places as the tensor has numbers.
     pub fn read_f32(&self, values: &mut [f32]) -> Result<()> {
-        let (size, convert): (_, fn(&[u8], &mut [f32])) = match self.dtype {
+        let (size, convert): (usize, Convert) = match self.dtype {
             Dtype::F32 => (4, |bytes, values| {
                 let (numbers, _) = bytes.as_chunks();
                 for (value, &number) in values.iter_mut().zip(numbers) {
@@ -284,6 +284,9 @@ impl TensorView<'_> {
         .in_file(self.file)
     }
 }
+
+/// From a file's bytes to as many numbers as they are.
+type Convert = fn(&[u8], &mut [f32]);
 
 /// Converts numbers of 16 bits a few at a time, which the processor has instructions for.
 fn widen<T: Copy + Default>(bytes: &[u8], values: &mut [f32], parse: fn([u8; 2]) -> T)
