@@ -9,9 +9,9 @@ use std::sync::{LazyLock, Mutex};
 /// Buffers shorter than this (in f32) are left to the allocator, which is quick with them.
 const SMALL: usize = 4096;
 
-/// This many bytes may wait for reuse when as much is in use as ever, and more when less is: a step of training wants the
-/// same buffers again as the one before, though of each length at another moment. A UNet step at 512×512 recycles about
-/// 200 MB of activations.
+/// This many bytes may always wait for reuse. A UNet step at 512×512 recycles about 200 MB of
+/// activations. More wait only as long as all buffers together stay below what was once in use at a
+/// time, as in training, where each step needs the same again.
 const IDLE_BYTES: usize = 768 << 20;
 
 #[derive(Default)]
@@ -74,7 +74,8 @@ impl Pool {
     }
 
     fn has_room_for(&self, bytes: usize) -> bool {
-        self.idle + bytes + self.used <= self.most_used + IDLE_BYTES
+        let idle = self.idle + bytes;
+        idle <= IDLE_BYTES || idle + self.used <= self.most_used
     }
 }
 
