@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::json;
+use velatura::Error;
 use velatura_kernels::{pool, profile};
 use velatura_tensor::Precision;
 use velatura_train::bench::Bench;
@@ -20,6 +21,10 @@ pub fn run(args: &BenchArgs, part: TrainedPart) -> Result<()> {
     let precision = match args.model.precision {
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Auto | PrecisionArg::Bf16 => Precision::Bf16,
+        PrecisionArg::Int8 => {
+            let expected = "f32 or bf16: 8-bit integers have no gradients";
+            return Err(Error::request("--precision", expected, "int8").into());
+        }
     };
     let (name, mut bench) = match part {
         TrainedPart::Unet => ("unet", Bench::unet(precision)?),
