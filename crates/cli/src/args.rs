@@ -131,7 +131,8 @@ pub struct ModelArgs {
     /// Teach the model a word that textual inversion has learnt; may be given several times
     #[arg(long, value_name = "FILE")]
     pub embedding: Vec<PathBuf>,
-    /// The numbers that matrix products are taken in; auto is bf16 where the processor multiplies it, else f32
+    /// The numbers that matrix products are taken in; auto is bf16 where the processor multiplies it, else f32; int8
+    /// takes the linear layers of the UNet in 8-bit integers
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     pub precision: PrecisionArg,
     /// Threads to compute with [default: one per core]

@@ -178,10 +178,9 @@ fn by_tiles(
                 let v = both_sides(&b, &d);
                 for (o, sums) in sums.iter_mut().enumerate() {
                     let u = &weights[o * inputs + i];
-                    for y in 0..n {
-                        for x_ in 0..n {
-                            sums[y][x_] += u[y][x_] * v[y][x_];
-                        }
+                    let products = u.iter().flatten().zip(v.iter().flatten());
+                    for (sum, (u, v)) in sums.iter_mut().flatten().zip(products) {
+                        *sum += u * v;
                     }
                 }
             }

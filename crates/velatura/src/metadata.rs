@@ -52,7 +52,7 @@ pub struct Recipe {
     /// How the masked part was repainted; none without a mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inpainting: Option<Inpainting>,
-    /// The numbers that matrix products were taken in: `f32` or `bf16`.
+    /// The numbers that matrix products were taken in: `f32`, `bf16` or `int8`.
     pub precision: String,
 }
 
