@@ -125,7 +125,7 @@ fn tolerance(s: &AttentionShape) -> f64 {
     match s.precision {
         Precision::F32 => UNIT * (20.0 + 4.0 * d),
         // Two factors rounded to eight bits; the roundings of a sum's many terms average out.
-        Precision::Bf16 => 3.0 / 512.0,
+        Precision::Bf16 | Precision::Int8 => 3.0 / 512.0,
     }
 }
 
@@ -142,7 +142,7 @@ fn matches_the_plain_loops() {
             let relative = tolerance(&s);
             let unit = match precision {
                 Precision::F32 => 10.0 * UNIT,
-                Precision::Bf16 => 1.0 / 512.0,
+                Precision::Bf16 | Precision::Int8 => 1.0 / 512.0,
             };
             isa::with(isa, || {
                 let what = |name: &str| format!("{isa}, {s:?}: {name}");
