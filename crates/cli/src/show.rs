@@ -56,7 +56,8 @@ fn in_terminal(image: &Image) -> Option<String> {
 /// The rows that the picture takes: [`ROWS`], or fewer where it would be wider than [`COLUMNS`]. A character is about
 /// twice as high as it is wide.
 fn rows(image: &Image) -> usize {
-    (COLUMNS * image.height() / (2 * image.width())).clamp(1, ROWS)
+    let rows = (COLUMNS * image.height()).div_ceil(2 * image.width());
+    rows.clamp(1, ROWS)
 }
 
 /// What the environment says of the terminal; none for one that shows no colours, or a person who wants none

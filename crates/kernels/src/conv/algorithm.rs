@@ -15,7 +15,7 @@ pub enum Algorithm {
 }
 
 /// Channels on either side below which transforming costs more than the products save.
-const FEW_CHANNELS: usize = 32;
+const FEW_CHANNELS: usize = 64;
 
 /// Output pixels (of all pictures) below which the larger weight of `F(4×4)`, read once per call, takes
 /// longer than its fewer products save.

@@ -9,10 +9,12 @@ use crate::pool::{self, SharedMut};
 use crate::scratch;
 use crate::tiles;
 
-/// Steps of the sum per pass over a panel: 160 steps × 64 columns × 4 bytes = 40 KiB, about the
-/// first-level cache, and whole passes for 320, 640 and 1280 channels; a step is one f32 or a pair of
-/// bf16. Between 96 and 256 the length hardly matters.
-pub(crate) const CHUNK_STEPS: usize = 160;
+/// Steps of the sum per pass over a panel: 128 steps × 64 columns × 4 bytes = 32 KiB, about the
+/// first-level cache; a step is one f32 or a pair of bf16. Between 96 and 256 the length hardly matters.
+pub(crate) const CHUNK_STEPS: usize = 128;
+
+/// The same in pairs of bf16, so that 320, 640 and 1280 channels are whole passes.
+const CHUNK_PAIRS: usize = 160;
 
 /// Rows per task: 192 rows × 128 steps × 4 bytes = 96 KiB of left-hand numbers in the second-level
 /// cache, and enough rows to pay for reading (or packing) a panel.
@@ -173,7 +175,7 @@ impl Kernel for Task<'_> {
             tile::F32 => CHUNK_STEPS,
             // Integers are not turned into numbers before their sum is whole.
             tile::INT8 => usize::MAX,
-            _ => 2 * CHUNK_STEPS,
+            _ => 2 * CHUNK_PAIRS,
         };
         let widest = product
             .segments
@@ -257,15 +259,23 @@ impl Task<'_> {
                     true => sums.as_ptr(),
                     false => std::ptr::null(),
                 };
+                let store = self.store(panel, places, at == 0, last);
                 let store = match last {
                     true => Store {
+                        accumulate: product.accumulate,
                         carried,
                         rescale: product.right.rescale(&product.panels, panel, row_scales),
-                        ..self.store(panel, places, true)
+                        ..store
                     },
-                    false => Store::plain(sums.as_mut_ptr(), sum_rows, panel.width, at > 0),
+                    false => Store {
+                        bias: store.bias,
+                        ..Store::plain(sums.as_mut_ptr(), sum_rows, panel.columns, at > 0)
+                    },
                 };
-                let start = left.start.wrapping_add(tile::steps(self.format, at));
+                let start = left.start.wrapping_add(match self.format {
+                    tile::DOT | tile::INT8 => tile::steps(self.format, at),
+                    _ => at,
+                });
                 let rows = (segment.right + at, depth);
                 let panels = &product.panels;
                 let packed =
@@ -295,11 +305,12 @@ impl Task<'_> {
     ) {
         let product = self.product;
         let mut first = true;
-        for segment in product.segments {
+        for (index, segment) in product.segments.iter().enumerate() {
             let piece = piece(segment.len, chunk);
             let mut at = 0;
             while at < segment.len || (first && segment.len == 0) {
                 let depth = piece.min(segment.len - at);
+                let last = index + 1 == product.segments.len() && at + depth == segment.len;
                 let window = Window {
                     row: self.row,
                     rows: self.rows,
@@ -321,7 +332,7 @@ impl Task<'_> {
                         rows,
                         right_scratch,
                     );
-                    let store = self.store(panel, places, first);
+                    let store = self.store(panel, places, first, last);
                     // SAFETY: the operands gave `rows × depth` and `depth × width` numbers, the
                     // lengths of `out`, `bias` and `residual` were checked by whoever made the
                     // product, and its tasks have different rows or columns.
@@ -333,18 +344,19 @@ impl Task<'_> {
         }
     }
 
-    /// Where a panel's sums go; the `first` ones with bias and residual, later ones on top.
+    /// Where a panel's sums go: the `first` piece of them with the bias, later ones on top, the `last` with the
+    /// residual.
     #[inline(always)]
-    fn store<'a>(&self, panel: Panel, places: &'a [usize], first: bool) -> Store<'a> {
+    fn store<'a>(&self, panel: Panel, places: &'a [usize], first: bool, last: bool) -> Store<'a> {
         let product = self.product;
-        let pointer = |x: Option<&[f32]>| {
-            x.filter(|_| first)
+        let pointer = |x: Option<&[f32]>, wanted: bool| {
+            x.filter(|_| wanted)
                 .map_or(std::ptr::null(), |x| x[panel.start..].as_ptr())
         };
         let out = self.out.pointer(panel.start);
         Store {
-            bias: pointer(product.epilogue.bias),
-            residual: pointer(product.epilogue.residual),
+            bias: pointer(product.epilogue.bias, first),
+            residual: pointer(product.epilogue.residual, last),
             ..Store::plain(out, places, panel.columns, product.accumulate || !first)
         }
     }

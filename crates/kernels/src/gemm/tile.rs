@@ -395,13 +395,14 @@ impl Store<'_> {
                     if !self.bias.is_null() {
                         y = simd.add(y, simd.load_partial_raw(self.bias.add(at), count));
                     }
-                    if !self.residual.is_null() {
-                        let residual = self.residual.add(row + at);
-                        y = simd.add(y, simd.load_partial_raw(residual, count));
-                    }
                     let to = self.out.add(row + at);
                     if self.accumulate {
                         y = simd.add(y, simd.load_partial_raw(to, count));
+                    }
+                    // Last, as if it were added to the product's result.
+                    if !self.residual.is_null() {
+                        let residual = self.residual.add(row + at);
+                        y = simd.add(y, simd.load_partial_raw(residual, count));
                     }
                     simd.store_partial_raw(to, y, count);
                 }

@@ -76,17 +76,17 @@ impl Attention {
 
     /// From x `[B, S, C]` to itself.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.attend(x, self.k.forward(x), self.v.forward(x))
+        let q = self.q.forward(x);
+        self.attend(q, self.k.forward(x), self.v.forward(x))
     }
 
     /// From x `[B, S, C]` to `context` `[B, T, D]`: `[B, S, C]`.
     pub fn forward_to(&self, x: &Tensor, context: &Condition) -> Tensor {
-        self.attend(x, context.project(&self.k), context.project(&self.v))
+        let q = self.q.forward(x);
+        self.attend(q, context.project(&self.k), context.project(&self.v))
     }
 
-    /// From x to what keys and values, `[B, T, C]`, were made of.
-    fn attend(&self, x: &Tensor, k: Tensor, v: Tensor) -> Tensor {
-        let q = self.q.forward(x);
+    fn attend(&self, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let mixed = watch(
             &self.path,
             q.attention(
