@@ -24,10 +24,10 @@ const SMALL_F4: usize = 512;
 /// The same of `F(2×2)`.
 const SMALL_F2: usize = 64;
 
-/// Output pixels for which bf16 products go by `F(4×4)`: the UNet's levels of 32×32 and 64×64, where it saves
-/// most. It rounds three times as much as `F(2×2)`, which on few layers leaves the whole UNet near PyTorch's bf16;
-/// in the autoencoder, whose pictures are larger, that would show.
-const ROUGH: std::ops::RangeInclusive<usize> = 2048..=16384;
+/// Output pixels for which bf16 products go by `F(4×4)`: the UNet's level of 32×32. It rounds three times as
+/// much as `F(2×2)`: of Stable Diffusion 1.5's UNet the relative error is 0.8 % with `F(2×2)` alone, 1.1 % so, and
+/// 1.8 % if 64×64 went this way too, where PyTorch's bf16 has 1.2 %.
+const ROUGH: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 impl Algorithm {
     /// The fastest known for `shape`, with the instruction set that is [active](isa::active): on a matrix
