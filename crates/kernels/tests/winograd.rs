@@ -197,10 +197,10 @@ fn by_tiles(
             }
             for (o, sums) in sums.iter().enumerate() {
                 let y = both_sides(&a, sums);
-                for dy in 0..m.min(height - row) {
-                    for dx in 0..m.min(width - column) {
+                for (dy, line) in y.iter().enumerate().take(height - row) {
+                    for (dx, &number) in line.iter().enumerate().take(width - column) {
                         let pixel = (picture * height + row + dy) * width + column + dx;
-                        out[pixel * outputs + o] = y[dy][dx];
+                        out[pixel * outputs + o] = number;
                     }
                 }
             }

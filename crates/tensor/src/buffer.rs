@@ -126,13 +126,14 @@ impl Drop for Buffer {
         if len < SMALL {
             return;
         }
-        if let Ok(mut pool) = POOL.lock() {
-            if pool.leave(len) && self.0.capacity() == len {
-                pool.idle += len * size_of::<f32>();
-                pool.by_len.entry(len).or_default().waiting += 1;
-                pool.waiting.push_back(std::mem::take(&mut self.0));
-                pool.shrink();
-            }
+        if let Ok(mut pool) = POOL.lock()
+            && pool.leave(len)
+            && self.0.capacity() == len
+        {
+            pool.idle += len * size_of::<f32>();
+            pool.by_len.entry(len).or_default().waiting += 1;
+            pool.waiting.push_back(std::mem::take(&mut self.0));
+            pool.shrink();
         }
     }
 }
