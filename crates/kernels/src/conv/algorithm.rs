@@ -14,7 +14,8 @@ pub enum Algorithm {
     Winograd(Tile),
 }
 
-/// Channels on either side below which transforming costs more than the products save.
+/// Channels on either side below which the transforms weigh more than the products. An estimate: at 128 tiles still
+/// gain 2.5 times in f32, at fewer nothing has been measured.
 const FEW_CHANNELS: usize = 64;
 
 /// Output pixels (of all pictures) below which the larger weight of `F(4×4)`, read once per call, takes
