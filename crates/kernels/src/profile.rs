@@ -1,8 +1,7 @@
 //! Where the time goes: while switched on, each kernel that is called notes what it did and how long it
-//! took. Costs one relaxed load when off.
+//! took. Costs a look at a variable of the thread when off.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// One call of a kernel.
@@ -18,22 +17,23 @@ pub struct Event {
     pub time: Duration,
 }
 
-static ON: AtomicBool = AtomicBool::new(false);
-static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+thread_local! {
+    // Of the thread that calls the kernels, not of the process: what others compute meanwhile is not ours.
+    static EVENTS: RefCell<Option<Vec<Event>>> = const { RefCell::new(None) };
+}
 
-/// Notes the calls of all kernels during `f`, on whichever thread.
+/// Notes the calls of kernels that this thread makes during `f`; the threads that share the work of a call
+/// are counted in its time.
 pub fn record<T>(f: impl FnOnce() -> T) -> (T, Vec<Event>) {
-    lock().clear();
-    ON.store(true, Ordering::Relaxed);
+    EVENTS.set(Some(Vec::new()));
     let result = f();
-    ON.store(false, Ordering::Relaxed);
-    (result, std::mem::take(&mut *lock()))
+    (result, EVENTS.take().unwrap_or_default())
 }
 
 /// Notes the call of a kernel, from here to the end of the value's scope: name, algorithm and operations as in [`Event`].
 #[inline]
 pub fn note(describe: impl FnOnce() -> (String, String, f64)) -> Option<Note> {
-    ON.load(Ordering::Relaxed).then(|| {
+    EVENTS.with_borrow(Option::is_some).then(|| {
         let (name, algorithm, flops) = describe();
         Note {
             event: Event {
@@ -56,12 +56,8 @@ pub struct Note {
 impl Drop for Note {
     fn drop(&mut self) {
         self.event.time = self.start.elapsed();
-        lock().push(self.event.clone());
+        EVENTS.with_borrow_mut(|events| events.iter_mut().for_each(|e| e.push(self.event.clone())));
     }
-}
-
-fn lock() -> std::sync::MutexGuard<'static, Vec<Event>> {
-    EVENTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -78,12 +74,10 @@ mod tests {
         multiply();
         let ((), events) = super::record(multiply);
         multiply();
-        // Other tests of this process may be noted too.
-        let ours: Vec<_> = events
-            .iter()
-            .filter(|e| e.name.contains("5×3×97"))
-            .collect();
-        assert_eq!(ours.len(), 1, "{events:?}");
-        assert_eq!(ours[0].flops, 2.0 * 5.0 * 3.0 * 97.0);
+        let [event] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert!(event.name.contains("5×3×97"), "{event:?}");
+        assert_eq!(event.flops, 2.0 * 5.0 * 3.0 * 97.0);
     }
 }
