@@ -307,7 +307,7 @@ impl<'a> Weights<'a> {
 
     /// The same place, with the height and width that feature maps are expected to have from here on: by them a
     /// convolution's algorithm is chosen when its weight is packed.
-    pub fn with_map_size(&self, height: usize, width: usize) -> Weights<'a> {
+    pub fn with_map_size(&self, (height, width): (usize, usize)) -> Weights<'a> {
         Weights {
             map_size: (height, width),
             ..self.clone()

@@ -4,11 +4,12 @@
 //! strips of queries of their head. Softmax and sums are f32.
 
 use super::AttentionShape;
-use super::forward::{KEYS, Online, Softmax, Target};
+use super::forward::{KEYS, Online, Target};
 use super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::strip::{Strip, multiples};
 use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
+use crate::math::exp2_for_bf16;
 use crate::pool::{SharedMut, parallel_for};
 use crate::scratch;
 use std::f32::consts::LOG2_E;
@@ -179,12 +180,11 @@ impl Kernel for Forward<'_> {
                     totals,
                 };
                 match strip.vectors {
-                    1 => simd.call(Softmax::<1>(state)),
-                    2 => simd.call(Softmax::<2>(state)),
-                    3 => simd.call(Softmax::<3>(state)),
-                    _ => simd.call(Softmax::<4>(state)),
+                    1 => simd.call(PairedSoftmax::<1>(state)),
+                    2 => simd.call(PairedSoftmax::<2>(state)),
+                    3 => simd.call(PairedSoftmax::<3>(state)),
+                    _ => simd.call(PairedSoftmax::<4>(state)),
                 }
-                pair_rows(simd, scores, keys, lanes);
                 let left = LeftView {
                     start: self.values.wrapping_add(start / 2),
                     row_stride: self.sizes.turned / 2,
@@ -196,4 +196,41 @@ impl Kernel for Forward<'_> {
             target.finish(&strip, sums, maxima, totals);
         }
     }
+}
+
+/// As `forward`'s softmax, the powers being left as bf16 pairs of neighbouring keys: `[keys / 2, lanes]`, zero for
+/// the partner that a last odd key has not.
+struct PairedSoftmax<'a, const V: usize>(Online<'a>);
+
+impl<const V: usize> Kernel for PairedSoftmax<'_, V> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let (maximum, mut total) = self.0.advance::<S, V>(simd);
+        let Online { scores, totals, .. } = self.0;
+        let lanes = V * S::LANES;
+        let keys = scores.len() / lanes;
+        for pair in 0..keys.div_ceil(2) {
+            for v in 0..V {
+                let at = 2 * pair * lanes + v * S::LANES;
+                let low = power(simd, &scores[at..], maximum[v]);
+                let high = match 2 * pair + 1 < keys {
+                    true => power(simd, &scores[at + lanes..], maximum[v]),
+                    false => simd.zero(),
+                };
+                total[v] = simd.add(total[v], simd.add(low, high));
+                // Written where, or before where, it was read; whole rows of later pairs come after.
+                let to = &mut scores[pair * lanes + v * S::LANES..];
+                simd.store(to, simd.pairs_bf16(low, high));
+            }
+        }
+        for v in 0..V {
+            simd.store(&mut totals[v * S::LANES..], total[v]);
+        }
+    }
+}
+
+#[inline(always)]
+fn power<S: Simd>(simd: S, score: &[f32], maximum: S::Vector) -> S::Vector {
+    exp2_for_bf16(simd, simd.sub(simd.load(score), maximum))
 }

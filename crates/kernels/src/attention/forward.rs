@@ -218,13 +218,35 @@ pub(super) struct Softmax<'a, const V: usize>(pub Online<'a>);
 impl<const V: usize> Kernel for Softmax<'_, V> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
+        let (maximum, mut total) = self.0.advance::<S, V>(simd);
+        for row in self.0.scores.chunks_exact_mut(V * S::LANES) {
+            for v in 0..V {
+                let score = &mut row[v * S::LANES..];
+                let power = exp2_flushed(simd, simd.sub(simd.load(score), maximum[v]));
+                total[v] = simd.add(total[v], power);
+                simd.store(score, power);
+            }
+        }
+        for v in 0..V {
+            simd.store(&mut self.0.totals[v * S::LANES..], total[v]);
+        }
+    }
+}
+
+impl Online<'_> {
+    /// Takes the block's scores into the maxima; gives these and the totals above them so far.
+    #[inline(always)]
+    pub fn advance<S: Simd, const V: usize>(
+        &mut self,
+        simd: S,
+    ) -> ([S::Vector; V], [S::Vector; V]) {
         let Online {
             scores,
             sums,
             maxima,
             totals,
-        } = self.0;
+        } = self;
         let mut largest = [simd.splat(Strip::LOWEST); V];
         for row in scores.chunks_exact(V * S::LANES) {
             for (v, largest) in largest.iter_mut().enumerate() {
@@ -249,16 +271,6 @@ impl<const V: usize> Kernel for Softmax<'_, V> {
                 simd.store(&mut maxima[at..], new);
             }
         }
-        for row in scores.chunks_exact_mut(V * S::LANES) {
-            for v in 0..V {
-                let score = &mut row[v * S::LANES..];
-                let power = exp2_flushed(simd, simd.sub(simd.load(score), maximum[v]));
-                total[v] = simd.add(total[v], power);
-                simd.store(score, power);
-            }
-        }
-        for v in 0..V {
-            simd.store(&mut totals[v * S::LANES..], total[v]);
-        }
+        (maximum, total)
     }
 }

@@ -156,6 +156,13 @@ impl Simd for Vectors {
         }
     }
     #[inline(always)]
+    fn add_exponent(self, x: __m256, bits: __m256) -> __m256 {
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(bits));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), exponent))
+        }
+    }
+    #[inline(always)]
     fn select_less(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
     }

@@ -299,6 +299,13 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
         unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
     }
     #[inline(always)]
+    fn add_exponent(self, x: __m512, bits: __m512) -> __m512 {
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(bits));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), exponent))
+        }
+    }
+    #[inline(always)]
     fn select_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
     }

@@ -143,6 +143,12 @@ impl Simd for Vectors {
         map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
+    fn add_exponent(self, x: Self::Vector, bits: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|i| {
+            f32::from_bits(x[i].to_bits().wrapping_add(bits[i].to_bits() << 23))
+        })
+    }
+    #[inline(always)]
     fn select_less(
         self,
         a: Self::Vector,

@@ -76,6 +76,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// `2^n` for integral `n` in `-126..=127`; other values give nonsense.
     fn exp2_integer(self, n: Self::Vector) -> Self::Vector;
+    /// `x · 2^n`, where the lowest bits of `bits` hold the integer `n`; by adding to the exponent, which must not
+    /// leave its range.
+    fn add_exponent(self, x: Self::Vector, bits: Self::Vector) -> Self::Vector;
     /// Per lane `if a < b { yes } else { no }` (`no` when either is NaN).
     fn select_less(
         self,

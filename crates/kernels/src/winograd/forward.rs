@@ -200,12 +200,18 @@ impl Pass<'_> {
     ) {
         let channels = self.geometry.inputs;
         let sources = self.geometry.sources::<M, N>(tile);
+        // The tiles' 36 streams are too many for the CPU's own prefetchers. The first two columns of the next
+        // tile are the last two of this one.
+        let next = self.geometry.sources::<M, N>(tile + 1);
         let mut channel = 0;
         while channel < channels {
             let lanes = S::LANES.min(channels - channel);
             let mut d = [[simd.zero(); N]; N];
             for i in 0..N {
                 for j in 0..N {
+                    if let (Some(at), true) = (next[i][j], j >= N - M) {
+                        simd.prefetch(self.x.as_ptr().wrapping_add(at + channel));
+                    }
                     if let Some(at) = sources[i][j] {
                         debug_assert!(at + channel + lanes <= self.x.len());
                         // SAFETY: `sources` lie in `x` with all their channels.
@@ -301,7 +307,34 @@ impl Pass<'_> {
         }
         for (i, tile) in tiles.clone().enumerate() {
             let sums = &sums[i * panel.width..];
+            if tile + 1 < tiles.end {
+                self.fetch_output::<S, M>(simd, tile + 1, panel);
+            }
             self.output::<S, M, N>(simd, tile, (sums, sums_place), panel);
+        }
+    }
+
+    /// Asks for the lines of `out` and of the residual that a tile will be written to.
+    #[inline(always)]
+    fn fetch_output<S: Simd, const M: usize>(&self, simd: S, tile: usize, panel: Panel) {
+        let Geometry {
+            out_height,
+            out_width,
+            outputs,
+            ..
+        } = *self.geometry;
+        let (picture, row, column) = self.geometry.place(M, tile);
+        for i in 0..M.min(out_height - row) {
+            for j in 0..M.min(out_width - column) {
+                let pixel = (picture * out_height + row + i) * out_width + column + j;
+                let start = pixel * outputs + panel.start;
+                for at in (0..panel.columns).step_by(16) {
+                    simd.prefetch(self.out.pointer(start + at));
+                    if let Some(residual) = self.epilogue.residual {
+                        simd.prefetch(residual[start + at..].as_ptr());
+                    }
+                }
+            }
         }
     }
 

@@ -95,6 +95,12 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
+    /// The feature maps of a level, each level's half as high and wide as the finer one's.
+    pub(super) fn map_size(&self, level: usize) -> (usize, usize) {
+        let [height, width] = self.sample_size.unwrap_or([512, 512]);
+        (height >> level, width >> level)
+    }
+
     /// Latents as the UNet knows them, from the encoder's.
     pub fn scale(&self, z: &Tensor) -> Tensor {
         z.add_scalar(-self.shift_factor).scale(self.scaling_factor)

@@ -27,9 +27,10 @@ impl Decoder {
     pub fn load(config: &VaeConfig, w: &Weights) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
+        let coarsest = w.with_map_size(config.map_size(channels.len() - 1));
         Ok(Decoder {
             conv_in: Conv2d::load(&w.at("conv_in").in_f32(), config.latent_channels, last, 3)?,
-            mid_block: MidBlock::load(config, &w.at("mid_block"))?,
+            mid_block: MidBlock::load(config, &coarsest.at("mid_block"))?,
             up_blocks: (0..channels.len())
                 .map(|i| UpBlock::load(config, i, &w.at("up_blocks").at(i)))
                 .collect::<Result<_>>()?,
@@ -72,6 +73,7 @@ impl UpBlock {
         let channels = &config.block_out_channels;
         let level = channels.len() - 1 - index;
         let before = channels[(level + 1).min(channels.len() - 1)];
+        let w = &w.with_map_size(config.map_size(level));
         Ok(UpBlock {
             // One more than the encoder has.
             resnets: resnets(
@@ -82,7 +84,10 @@ impl UpBlock {
                 w,
             )?,
             upsampler: (level > 0)
-                .then(|| Upsample::load(&w.at("upsamplers").at(0), channels[level]))
+                .then(|| {
+                    let w = w.with_map_size(config.map_size(level - 1));
+                    Upsample::load(&w.at("upsamplers").at(0), channels[level])
+                })
                 .transpose()?,
         })
     }

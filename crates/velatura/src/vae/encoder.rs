@@ -27,12 +27,13 @@ impl Encoder {
     pub fn load(config: &VaeConfig, w: &Weights) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
+        let coarsest = w.with_map_size(config.map_size(channels.len() - 1));
         Ok(Encoder {
             conv_in: Conv2d::load(&w.at("conv_in").in_f32(), config.in_channels, first, 3)?,
             down_blocks: (0..channels.len())
                 .map(|i| DownBlock::load(config, i, &w.at("down_blocks").at(i)))
                 .collect::<Result<_>>()?,
-            mid_block: MidBlock::load(config, &w.at("mid_block"))?,
+            mid_block: MidBlock::load(config, &coarsest.at("mid_block"))?,
             conv_norm_out: GroupNorm::load(
                 &w.at("conv_norm_out"),
                 config.norm_num_groups,
@@ -62,6 +63,7 @@ impl DownBlock {
     fn load(config: &VaeConfig, level: usize, w: &Weights) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (before, here) = (channels[level.saturating_sub(1)], channels[level]);
+        let w = &w.with_map_size(config.map_size(level));
         Ok(DownBlock {
             resnets: resnets(config, before, here, config.layers_per_block, w)?,
             downsampler: (level + 1 < channels.len())

@@ -32,8 +32,6 @@ impl AutoencoderKl {
     /// A tensor is missing or of another shape.
     pub fn load(config: &VaeConfig, w: &Weights) -> Result<Self> {
         let z = config.latent_channels;
-        // Most of its work is on maps of about this size; all are larger than a UNet's.
-        let w = w.with_map_size(256, 256);
         Ok(AutoencoderKl {
             encoder: Encoder::load(config, &w.at("encoder"))?,
             quant_conv: config
