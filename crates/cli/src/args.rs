@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bytesize::ByteSize;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
@@ -103,6 +104,10 @@ pub struct GenerateArgs {
     /// scale it back into the picture
     #[arg(long, value_name = "PX", requires = "mask")]
     pub padding_mask_crop: Option<usize>,
+    /// Memory that the program may take, such as 2.5GB: a part of the weights takes a smaller form, which is slower
+    /// [default: as much as is fastest]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Where to write the picture; replaces a file of that name [default: a free name made from prompt and seed]
     #[arg(short, long, value_name = "FILE.png")]
     pub output: Option<PathBuf>,

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use velatura::files::{Existing, check_writable};
 use velatura::image::{Image, Mask};
-use velatura::pipeline::{Painted, Plan, Request, Trace};
+use velatura::pipeline::{Painted, Plan, PrecisionChoice, Request, Trace, precision_name};
 
 use crate::args::GenerateArgs;
 use crate::progress::{Progress, peak_memory_mb};
@@ -34,8 +34,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         eprintln!("note: the prompt is empty; the picture shows whatever the model likes");
     }
 
-    let pipeline = model.load(args.model.precision.into())?;
-    let load = start.elapsed();
+    let precision = PrecisionChoice::from(args.model.precision);
+    let before = start.elapsed();
     eprintln!(
         "{}: {} steps of {}, guidance {}, seed {}, {}×{}, {}",
         model.name(),
@@ -45,11 +45,12 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         plan.seed,
         plan.width,
         plan.height,
-        pipeline.precision_name(),
+        precision_name(precision.resolve()),
     );
     let mut trace = args.trace.as_ref().map(|_| Trace::new());
     let mut progress = None;
-    let painted = pipeline.paint(&plan, trace.as_mut(), &mut |step| {
+    let memory = args.memory.map(|size| size.as_u64());
+    let painted = model.paint(precision, memory, &plan, trace.as_mut(), &mut |step| {
         progress
             .get_or_insert_with(|| Progress::new("step", step.total()))
             .step(step.done());
@@ -64,7 +65,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     }
 
     let write = Instant::now();
-    let recipe = pipeline.recipe(&plan);
+    let recipe = model.recipe(&plan, precision.resolve());
     let file = {
         let _guard = interrupt::writing();
         if let (Some(trace), Some(path)) = (&trace, &args.trace) {
@@ -76,7 +77,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     eprintln!("{}", file.display());
     if args.json {
-        let times = times(&painted, load, write.elapsed(), start.elapsed());
+        let times = times(&painted, before, write.elapsed(), start.elapsed());
         println!(
             "{}",
             summary(&recipe, &file, args.trace.as_deref(), &painted, times)?
@@ -152,10 +153,10 @@ fn tell_cut(which: &str, words: &[String]) {
 }
 
 /// The stages' times in milliseconds.
-fn times(painted: &Painted, load: Duration, write: Duration, total: Duration) -> Value {
+fn times(painted: &Painted, before: Duration, write: Duration, total: Duration) -> Value {
     let steps: Vec<f64> = painted.steps.iter().copied().map(ms).collect();
     json!({
-        "load": ms(load),
+        "load": ms(before + painted.loading),
         "text_encoder": ms(painted.text_encoder),
         "sampling": ms(painted.steps.iter().sum()),
         "unet_step": median(&steps),

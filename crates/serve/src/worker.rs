@@ -60,7 +60,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub fn new(jobs: Arc<Jobs>, pipeline: Arc<Pipeline>) -> Worker {
-        let channels = pipeline.painter().vae.config().latent_channels;
+        let channels = pipeline.painter().vae_config.latent_channels;
         Worker {
             jobs,
             pipeline,

@@ -55,11 +55,17 @@ impl Weight {
 
     /// The weight `[O, I, k, k]` of a convolution, for inference: only the packed form of `values` is kept.
     /// `expected` is a convolution that it will be used for; other sizes of pictures come out right too, if
-    /// perhaps by an algorithm that is not the fastest for them.
+    /// perhaps by an algorithm that is not the fastest for them. Algorithms for which the weight takes more
+    /// memory are left to weights of at most `transformed` numbers.
     ///
     /// # Panics
     /// When `expected` does not fit `values`.
-    pub fn packed_conv(values: &[f32], expected: &ConvShape, precision: Precision) -> Self {
+    pub fn packed_conv(
+        values: &[f32],
+        expected: &ConvShape,
+        precision: Precision,
+        transformed: usize,
+    ) -> Self {
         let ConvShape {
             in_channels: i,
             out_channels: o,
@@ -72,7 +78,10 @@ impl Weight {
             1 => precision,
             _ => precision.beside_linear(),
         };
-        let algorithm = Algorithm::choose(expected, precision);
+        let algorithm = match values.len() <= transformed {
+            true => Algorithm::choose(expected, precision),
+            false => Algorithm::Direct,
+        };
         Weight(Arc::new(Inner {
             shape: shape.to_vec(),
             source: Source::Packed(Arc::new(pack(values, &shape, precision, algorithm))),

@@ -10,7 +10,7 @@ use velatura::checkpoint::FloatType;
 use velatura::clip::ClipTextModel;
 use velatura::diffusion::SchedulerConfig;
 use velatura::nn::check_finite;
-use velatura::pipeline::{Painter, Plan};
+use velatura::pipeline::{Painter, Part, Plan};
 use velatura::tokenizer::Tokenizer;
 use velatura::unet::Unet;
 use velatura::vae::AutoencoderKl;
@@ -163,9 +163,10 @@ impl Objective for UnetObjective {
         self.learner.rest();
         let painter = Painter {
             tokenizer: &self.tokenizer,
-            text_encoder: &self.text_encoder,
-            unet: &self.unet,
-            vae: &self.vae,
+            text_encoder: Part::Kept(&self.text_encoder),
+            unet: Part::Kept(&self.unet),
+            vae: Part::Kept(&self.vae),
+            vae_config: self.vae.config(),
             scheduler: &self.scheduler,
             batcher: None,
         };

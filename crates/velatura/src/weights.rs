@@ -54,6 +54,8 @@ pub struct Store {
     products: Precision,
     /// The component's name, and what is added to its weights as they are read, each with its strength.
     loras: (&'static str, Vec<(Arc<LoraFile>, f32)>),
+    /// The most numbers that a convolution's weight may have to be transformed for Winograd's algorithm.
+    transformed: usize,
     /// What is trained beside frozen weights.
     adaptation: Option<Adaptation>,
     taken: Mutex<Taken>,
@@ -87,6 +89,7 @@ impl Store {
             mode,
             products: Precision::F32,
             loras: ("", Vec::new()),
+            transformed: usize::MAX,
             adaptation: None,
             taken: Mutex::default(),
             unpacked: Mutex::default(),
@@ -114,6 +117,14 @@ impl Store {
     pub fn with_loras(self, component: &'static str, loras: &[(Arc<LoraFile>, f32)]) -> Store {
         Store {
             loras: (component, loras.to_vec()),
+            ..self
+        }
+    }
+
+    /// Packs convolutions of more than `numbers` numbers in the form that takes the least memory.
+    pub fn transformed_up_to(self, numbers: usize) -> Store {
+        Store {
+            transformed: numbers,
             ..self
         }
     }
@@ -372,7 +383,8 @@ impl<'a> Weights<'a> {
             padding,
         };
         self.packed_or_trainable(name, &[o, i, k, k], init, |values, precision| {
-            Weight::packed_conv(values, &expected, precision)
+            let most = self.store.transformed;
+            Weight::packed_conv(values, &expected, precision, most)
         })
     }
 

@@ -371,3 +371,37 @@ fn a_models_advice_is_taken_and_a_person_overrides_it() {
         assert!(error.is_usage(), "{request:?}: {error}");
     }
 }
+
+#[test]
+fn part_by_part_and_in_little_memory_it_is_the_same_picture() {
+    let (Some(pipelines), Some(models)) = (topic("pipeline"), topic("models")) else {
+        return;
+    };
+    let cases: Vec<Case> = serde_json::from_value(json(&pipelines.join("manifest.json"))).unwrap();
+    let case = &cases[0];
+    let whole = load(&models.join(&case.model));
+    let model = whole.model();
+    let plan = model.plan(&case.request()).unwrap();
+    let mut expected = Trace::new();
+    paint(&whole, &plan, &mut expected);
+    let go_on = &mut |_: &velatura::pipeline::Step| ControlFlow::Continue(());
+    for memory in [None, Some(1 << 30), Some(100 << 20)] {
+        let mut trace = Trace::new();
+        let painted = model
+            .paint(PrecisionChoice::F32, memory, &plan, Some(&mut trace), go_on)
+            .unwrap();
+        assert!(!painted.loading.is_zero());
+        for name in ["context", "image"] {
+            let (found, expected) = (traced(&trace, name), traced(&expected, name));
+            assert_eq!(found.as_slice(), expected.as_slice(), "{name}, {memory:?}");
+        }
+    }
+    let error = model
+        .paint(PrecisionChoice::F32, Some(1 << 20), &plan, None, go_on)
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Request { .. }), "{text}");
+    for part in ["memory", "at least", "1 MB", "--precision"] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}

@@ -285,7 +285,7 @@ mod tests {
             stride: 1,
             padding: Padding::uniform(kernel / 2),
         };
-        Weight::packed_conv(values.as_slice(), &expected, Precision::F32)
+        Weight::packed_conv(values.as_slice(), &expected, Precision::F32, usize::MAX)
     }
 
     /// One to three bands, odd heights, batches, in place and not, every kind of residual; few channels, which are

@@ -15,7 +15,6 @@ use super::txt2img::Painter;
 use crate::diffusion::{Known, SamplerSchedule};
 use crate::image::{Image, Mask, Region};
 use crate::metadata::Inpainting;
-use crate::nn::check_finite;
 use crate::{Error, Result};
 
 /// The strength where nobody says one: diffusers' own, for a whole picture and for a part of it.
@@ -249,12 +248,9 @@ impl Painter<'_> {
     /// A sample of what the encoder sees in a picture, scaled for the UNet: `[1, h, w, C]`.
     fn encode_picture(&self, image: &Image, generator: &mut TorchGenerator) -> Result<Tensor> {
         let x = image.to_tensor();
-        let mut distribution = self.vae.encode(&x);
-        if !(distribution.mean.is_finite() && distribution.logvar.is_finite()) {
-            distribution = check_finite("vae", || self.vae.encode(&x))?;
-        }
+        let distribution = self.look(&x)?;
         let noise = self.noise_like(&distribution.mean, generator);
-        Ok(self.vae.config().scale(&distribution.sample(&noise)))
+        Ok(self.vae_config.scale(&distribution.sample(&noise)))
     }
 
     /// Standard normal noise of the shape of `x: [1, h, w, C]`, drawn channel by channel.
@@ -268,7 +264,7 @@ impl Painter<'_> {
     /// as `torch.nn.functional.interpolate` picks it.
     fn latent_mask(&self, mask: &Mask, x: &Tensor) -> Tensor {
         let (height, width, channels) = (x.dim(1), x.dim(2), x.dim(3));
-        let scale = self.vae.config().factor();
+        let scale = self.vae_config.factor();
         let mut values = Vec::with_capacity(x.len());
         for row in 0..height {
             for column in 0..width {

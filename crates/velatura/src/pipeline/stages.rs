@@ -44,7 +44,7 @@ impl Pipeline {
         let context = Tensor::concat_batch(&vec![&context; pictures]);
         let (noise, _) = self.painter().noise(plan);
         let latents = Tensor::concat_batch(&vec![&noise; 2 * pictures]);
-        let time = (self.model.facts.scheduler.num_train_timesteps / 2) as f32;
+        let time = (self.model.facts().scheduler.num_train_timesteps / 2) as f32;
         let channels = self.vae.config().in_channels;
         let picture = Tensor::zeros(&[1, plan.height, plan.width, channels]);
         let z = self.vae.config().unscale(&noise);

@@ -9,6 +9,7 @@ use velatura_tensor::random::TorchGenerator;
 
 use super::batcher::{Batcher, Seat};
 use super::init::Start;
+use super::part::Part;
 use super::plan::Plan;
 use super::trace::Trace;
 use crate::Result;
@@ -18,7 +19,7 @@ use crate::image::Image;
 use crate::nn::check_finite;
 use crate::tokenizer::Tokenizer;
 use crate::unet::{Unet, UnetRun};
-use crate::vae::{AutoencoderKl, VaeConfig};
+use crate::vae::{AutoencoderKl, LatentDistribution, VaeConfig};
 
 /// The parts of a model that painting needs, wherever they live: in a loaded [`Pipeline`](super::Pipeline), or in a
 /// training run that wants to see how far it is.
@@ -27,11 +28,13 @@ pub struct Painter<'a> {
     /// Text → token ids.
     pub tokenizer: &'a Tokenizer,
     /// Token ids → context.
-    pub text_encoder: &'a ClipTextModel,
+    pub text_encoder: Part<'a, ClipTextModel>,
     /// Latents, time and context → what the scheduler says the model predicts.
-    pub unet: &'a Unet,
+    pub unet: Part<'a, Unet>,
     /// Latents ↔ pictures.
-    pub vae: &'a AutoencoderKl,
+    pub vae: Part<'a, AutoencoderKl>,
+    /// Its sizes.
+    pub vae_config: &'a VaeConfig,
     /// The noise schedule that the UNet was trained with.
     pub scheduler: &'a SchedulerConfig,
     /// Where pictures that are painted on other threads meet this one, to share the UNet's batches.
@@ -71,7 +74,7 @@ impl Step<'_> {
     /// [`Error::NotFinite`](crate::Error::NotFinite) when it cannot be decoded.
     pub fn preview(&self) -> Result<Image> {
         let x0 = self.inner.predicted_x0();
-        Ok(Image::from_tensor(&self.painter.decode(&x0)?))
+        Ok(Image::from_tensor(&self.painter.decode(&x0)?.0))
     }
 }
 
@@ -89,6 +92,8 @@ pub struct Painted {
     pub prompt_cut: Vec<String>,
     /// The words of the negative prompt that did not fit.
     pub negative_cut: Vec<String>,
+    /// Time for reading weights on the way; none where they were there before.
+    pub loading: Duration,
     /// Time for the context.
     pub text_encoder: Duration,
     /// Time for each step.
@@ -110,16 +115,19 @@ impl Painter<'_> {
         mut trace: Option<&mut Trace>,
         observe: Observer,
     ) -> Result<Painted> {
-        let start = Instant::now();
         let negative = self.tokenizer.encode(&plan.negative)?;
         let positive = self.tokenizer.encode(&plan.prompt)?;
         // The negative half comes first, as in diffusers; without guidance only a trace wants to see it.
         let ids = [negative.ids.as_slice(), positive.ids.as_slice()].concat();
-        let context = if plan.is_guided() || trace.is_some() {
-            self.encode(&ids)?
+        let asked = if plan.is_guided() || trace.is_some() {
+            ids.as_slice()
         } else {
-            self.encode(&positive.ids)?
+            positive.ids.as_slice()
         };
+        let (context, text_encoder) = self.text_encoder.with(|text_encoder| {
+            let start = Instant::now();
+            Ok((self.encode(text_encoder, asked)?, start.elapsed()))
+        })?;
         if let Some(trace) = trace.as_deref_mut() {
             trace.ids("input_ids", &ids, &[2, positive.ids.len()]);
             trace.floats("context", context.as_slice(), context.shape());
@@ -129,13 +137,11 @@ impl Painter<'_> {
         } else {
             context.narrow_batch(context.dim(0) - 1, 1)
         };
-        let text_encoder = start.elapsed();
 
         let mut steps = Vec::new();
         let latents = self.sample(plan, &context, trace.as_deref_mut(), &mut steps, observe)?;
 
-        let start = Instant::now();
-        let picture = self.decode(&latents)?;
+        let (picture, vae_decode) = self.decode(&latents)?;
         if let Some(trace) = trace {
             trace.image("image", &picture.clamp(-1.0, 1.0));
         }
@@ -149,21 +155,22 @@ impl Painter<'_> {
             latents,
             prompt_cut: positive.truncated,
             negative_cut: negative.truncated,
+            loading: Duration::ZERO,
             text_encoder,
             steps,
-            vae_decode: start.elapsed(),
+            vae_decode,
         })
     }
 
     /// Token ids of whole texts, `[B, 77]` → context `[B, 77, D]`.
-    fn encode(&self, ids: &[u32]) -> Result<Tensor> {
-        self.text_encoder.check_ids(ids)?;
+    fn encode(&self, text_encoder: &ClipTextModel, ids: &[u32]) -> Result<Tensor> {
+        text_encoder.check_ids(ids)?;
         let batch = ids.len() / self.tokenizer.max_length();
-        let context = self.text_encoder.forward(ids, batch);
+        let context = text_encoder.forward(ids, batch);
         if context.is_finite() {
             return Ok(context);
         }
-        check_finite("text_encoder", || self.text_encoder.forward(ids, batch))
+        check_finite("text_encoder", || text_encoder.forward(ids, batch))
     }
 
     /// The noise that `plan.seed` means, `[1, h, w, C]`, and the generator behind it, for samplers that need more.
@@ -171,8 +178,8 @@ impl Painter<'_> {
     pub fn noise(&self, plan: &Plan) -> (Tensor, TorchGenerator) {
         let VaeConfig {
             latent_channels, ..
-        } = *self.vae.config();
-        let scale = self.vae.config().factor();
+        } = *self.vae_config;
+        let scale = self.vae_config.factor();
         let (height, width) = (plan.height / scale, plan.width / scale);
         let mut generator = TorchGenerator::new(plan.seed);
         let values = generator.randn(latent_channels * height * width);
@@ -218,55 +225,73 @@ impl Painter<'_> {
                 trace.floats("sigmas", sigmas, &[sigmas.len()]);
             }
         }
-        let run = self.unet.run(&schedule.timesteps[begin..], context);
-        let seat = self.batcher.map(|batcher| batcher.sit(&x));
-        let mut unet = |x: &Tensor, t: f32| self.denoise(&run, seat.as_ref(), x, t);
-        let mut model = |x: &Tensor, t: f32| guidance::predict(&mut unet, x, t, plan.guidance);
-        let mut start = Instant::now();
-        diffusion::sample(
-            &schedule,
-            Options {
-                eta: plan.eta,
-                begin,
-                known: known.as_ref(),
-            },
-            &mut model,
-            x,
-            &mut generator,
-            &mut |step| {
-                times.push(start.elapsed());
-                if let Some(trace) = trace.as_deref_mut() {
-                    trace.image(format!("latents.{}", step.index), step.latents);
-                }
-                let answer = observe(&Step {
-                    inner: step,
-                    painter: *self,
-                });
-                start = Instant::now();
-                answer
-            },
-        )
+        self.unet.with(|unet| {
+            let run = unet.run(&schedule.timesteps[begin..], context);
+            let seat = self.batcher.map(|batcher| batcher.sit(&x));
+            let mut denoise = |x: &Tensor, t: f32| denoise(unet, &run, seat.as_ref(), x, t);
+            let mut model =
+                |x: &Tensor, t: f32| guidance::predict(&mut denoise, x, t, plan.guidance);
+            let mut start = Instant::now();
+            diffusion::sample(
+                &schedule,
+                Options {
+                    eta: plan.eta,
+                    begin,
+                    known: known.as_ref(),
+                },
+                &mut model,
+                x,
+                &mut generator,
+                &mut |step| {
+                    times.push(start.elapsed());
+                    if let Some(trace) = trace.as_deref_mut() {
+                        trace.image(format!("latents.{}", step.index), step.latents);
+                    }
+                    let answer = observe(&Step {
+                        inner: step,
+                        painter: *self,
+                    });
+                    start = Instant::now();
+                    answer
+                },
+            )
+        })
     }
 
-    /// The UNet's prediction; an error that names the layer when it is not finite.
-    fn denoise(&self, run: &UnetRun, seat: Option<&Seat>, x: &Tensor, t: f32) -> Result<Tensor> {
-        let output = match seat {
-            Some(seat) => seat.ask(|questions| self.unet.answer(questions), run.question(x, t)),
-            None => run.forward(x, t),
-        };
-        if output.is_finite() {
-            return Ok(output);
-        }
-        check_finite("unet", || run.forward_anew(x, t))
+    /// Picture `[1, H, W, 3]` → what the encoder sees in it.
+    pub(super) fn look(&self, x: &Tensor) -> Result<LatentDistribution> {
+        self.vae.with(|vae| {
+            let distribution = vae.encode(x);
+            if distribution.mean.is_finite() && distribution.logvar.is_finite() {
+                return Ok(distribution);
+            }
+            check_finite("vae", || vae.encode(x))
+        })
     }
 
-    /// Latents → picture `[1, H, W, 3]`.
-    fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let z = self.vae.config().unscale(latents);
-        let picture = self.vae.decode(&z);
-        if picture.is_finite() {
-            return Ok(picture);
-        }
-        check_finite("vae", || self.vae.decode(&z))
+    /// Latents → picture `[1, H, W, 3]`, and the time it took.
+    fn decode(&self, latents: &Tensor) -> Result<(Tensor, Duration)> {
+        self.vae.with(|vae| {
+            let start = Instant::now();
+            let z = self.vae_config.unscale(latents);
+            let picture = vae.decode(&z);
+            if picture.is_finite() {
+                return Ok((picture, start.elapsed()));
+            }
+            let picture = check_finite("vae", || vae.decode(&z))?;
+            Ok((picture, start.elapsed()))
+        })
     }
+}
+
+/// The UNet's prediction; an error that names the layer when it is not finite.
+fn denoise(unet: &Unet, run: &UnetRun, seat: Option<&Seat>, x: &Tensor, t: f32) -> Result<Tensor> {
+    let output = match seat {
+        Some(seat) => seat.ask(|questions| unet.answer(questions), run.question(x, t)),
+        None => run.forward(x, t),
+    };
+    if output.is_finite() {
+        return Ok(output);
+    }
+    check_finite("unet", || run.forward_anew(x, t))
 }

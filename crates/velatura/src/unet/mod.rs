@@ -39,7 +39,9 @@ impl Unet {
         let levels = 0..count;
         // The feature maps of a level, each level's half as high and wide as the finer one's.
         let at_level = |segment: &str, level: usize| match config.sample_size {
-            Some([height, width]) => w.at(segment).with_map_size((height >> level, width >> level)),
+            Some([height, width]) => w
+                .at(segment)
+                .with_map_size((height >> level, width >> level)),
             None => w.at(segment),
         };
         let (groups, eps) = (config.norm_num_groups, config.norm_eps);
