@@ -7,6 +7,8 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 use velatura::pipeline::{Request, Stage};
+use velatura_kernels::gemm::Precision;
+use velatura_kernels::peak::peak;
 use velatura_kernels::profile::{self, Event};
 
 use crate::args::BenchArgs;
@@ -22,6 +24,48 @@ pub struct Layer {
     calls: usize,
     ms: f64,
     gflops: f64,
+    /// Of the peak of its number format; more than 1 where fewer operations are made than are counted.
+    share_of_peak: Option<f64>,
+}
+
+/// What the machine can do at all, in GFLOP/s.
+#[derive(Serialize)]
+pub struct Peaks {
+    f32: Option<f64>,
+    bf16: Option<f64>,
+    int8: Option<f64>,
+}
+
+impl Peaks {
+    pub fn measure() -> Peaks {
+        let [f32, bf16, int8] =
+            [Precision::F32, Precision::Bf16, Precision::Int8].map(|format| peak(format, 100));
+        Peaks { f32, bf16, int8 }
+    }
+
+    /// That of the number format which is a word of an algorithm's name.
+    fn of(&self, algorithm: &str) -> Option<f64> {
+        let has = |word| algorithm.split_whitespace().any(|w| w == word);
+        if has("int8") {
+            self.int8
+        } else if has("dot") || has("amx") {
+            self.bf16
+        } else {
+            self.f32
+        }
+    }
+}
+
+impl fmt::Display for Peaks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peak GFLOP/s    ")?;
+        for (name, peak) in [("f32", self.f32), ("bf16", self.bf16), ("int8", self.int8)] {
+            if let Some(peak) = peak {
+                write!(f, " {name} {peak:.0}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 pub fn run(args: &BenchArgs) -> Result<()> {
@@ -75,10 +119,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             println!("{name:16} {:10.1}", median.unwrap_or_default());
         }
         if args.layers {
-            let layers = layers(profile::record(|| stage.run()).1);
+            let peaks = Peaks::measure();
+            let layers = layers(profile::record(|| stage.run()).1, &peaks);
             if args.json {
+                report["peak_gflops"] = json!(peaks);
                 report[format!("{}_layers", stage.name)] = json!(layers);
             } else {
+                println!("{peaks}");
                 layers.iter().for_each(|layer| println!("  {layer}"));
             }
         }
@@ -97,7 +144,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// Equal calls added up, the longest first.
-pub fn layers(events: Vec<Event>) -> Vec<Layer> {
+pub fn layers(events: Vec<Event>, peaks: &Peaks) -> Vec<Layer> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut flops = Vec::new();
     for event in events {
@@ -109,6 +156,7 @@ pub fn layers(events: Vec<Event>) -> Vec<Layer> {
                 calls: 0,
                 ms: 0.0,
                 gflops: 0.0,
+                share_of_peak: None,
             });
             flops.push(0.0);
             layers.len() - 1
@@ -119,6 +167,8 @@ pub fn layers(events: Vec<Event>) -> Vec<Layer> {
     }
     for (layer, flops) in layers.iter_mut().zip(flops) {
         layer.gflops = flops / layer.ms / 1e6;
+        let peak = peaks.of(&layer.algorithm).filter(|_| flops > 0.0);
+        layer.share_of_peak = peak.map(|peak| layer.gflops / peak);
     }
     layers.sort_by(|a, b| b.ms.total_cmp(&a.ms));
     layers
@@ -132,6 +182,7 @@ impl fmt::Display for Layer {
             calls,
             ms,
             gflops,
+            share_of_peak,
         } = self;
         write!(
             f,
@@ -140,6 +191,9 @@ impl fmt::Display for Layer {
         )?;
         if *gflops > 0.0 {
             write!(f, " {gflops:7.0} GFLOP/s")?;
+        }
+        if let Some(share) = share_of_peak {
+            write!(f, " {:4.0} %", 100.0 * share)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use velatura_tensor::Precision;
 use velatura_train::bench::Bench;
 
 use crate::args::{BenchArgs, PrecisionArg, TrainedPart};
-use crate::bench::layers;
+use crate::bench::{Peaks, layers};
 use crate::generate::{median, ms};
 use crate::progress::peak_memory_mb;
 
@@ -58,7 +58,7 @@ pub fn run(args: &BenchArgs, part: TrainedPart) -> Result<()> {
         "loss": [first, last],
     });
     let layers = if args.layers {
-        layers(events)
+        layers(events, &Peaks::measure())
     } else {
         Vec::new()
     };

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use velatura::files::{Existing, check_writable};
 use velatura::image::{Image, Mask};
-use velatura::pipeline::{Painted, Plan, PrecisionChoice, Request, Trace, precision_name};
+use velatura::pipeline::{Model, Painted, Plan, PrecisionChoice, Request, Trace, precision_name};
 
 use crate::args::GenerateArgs;
 use crate::progress::{Progress, peak_memory_mb};
@@ -33,6 +33,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     if plan.prompt.trim().is_empty() {
         eprintln!("note: the prompt is empty; the picture shows whatever the model likes");
     }
+
+    tell_unknown(&model, &plan.prompt)?;
 
     let precision = PrecisionChoice::from(args.model.precision);
     let before = start.elapsed();
@@ -137,6 +139,25 @@ fn file_name(prompt: &str, seed: u64) -> String {
         name.push_str("picture-");
     }
     format!("{name}{seed}.png")
+}
+
+/// Says which words of the prompt a small model has never seen, and what it knows.
+fn tell_unknown(model: &Model, prompt: &str) -> Result<()> {
+    let unknown = model.unknown_words(prompt)?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let things = &model.facts().advice.things;
+    let unknown: Vec<String> = unknown.iter().map(|word| format!("{word:?}")).collect();
+    eprintln!(
+        "note: {} is a small model that has never seen {}. It paints {} things: {}. For anything else give it a full \
+         model with --model DIR",
+        model.name(),
+        unknown.join(", "),
+        things.len(),
+        things.join(", "),
+    );
+    Ok(())
 }
 
 /// Says which words of a text were too many.

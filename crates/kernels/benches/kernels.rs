@@ -8,54 +8,9 @@ use std::hint::black_box;
 use std::time::Instant;
 use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding, Tile};
 use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
-use velatura_kernels::isa::{self, Kernel, Simd};
+use velatura_kernels::isa;
+use velatura_kernels::peak::peak;
 use velatura_kernels::pool;
-
-/// Multiply-adds on registers: as many sums as the micro-kernel has.
-struct RegisterLoop {
-    rounds: usize,
-}
-
-impl Kernel for RegisterLoop {
-    type Output = f32;
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f32 {
-        let mut sums = [simd.zero(); SUMS];
-        let (a, b) = (simd.splat(black_box(1e-8)), simd.splat(black_box(1e-9)));
-        for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = simd.mul_add(a, b, *sum);
-            }
-        }
-        let mut total = 0.0;
-        for sum in sums {
-            total += simd.reduce_add(sum);
-        }
-        total
-    }
-}
-
-/// Enough to hide the latency of two multiply-adds per cycle, few enough for 16 registers.
-const SUMS: usize = 12;
-
-/// f32 GFLOP/s of all threads together.
-fn peak() -> f64 {
-    struct Lanes;
-    impl Kernel for Lanes {
-        type Output = usize;
-        fn run<S: Simd>(self, _: S) -> usize {
-            S::LANES
-        }
-    }
-    let (rounds, threads, isa) = (200_000, pool::threads(), isa::active());
-    let run = || {
-        pool::parallel_for(threads, |_| {
-            black_box(isa.run(RegisterLoop { rounds }));
-        });
-    };
-    let flops = 2 * rounds * SUMS * isa.run(Lanes) * threads;
-    flops as f64 / seconds(run) / 1e9
-}
 
 /// The fastest of several runs, which together take a fraction of a second.
 fn seconds(mut run: impl FnMut()) -> f64 {
@@ -85,7 +40,7 @@ impl Bench {
         if !self.wants(name) {
             return;
         }
-        let peak = peak();
+        let peak = peak(Precision::F32, 50).unwrap_or(f64::NAN);
         let seconds = seconds(run);
         let speed = 2.0 * multiply_adds as f64 / seconds / 1e9;
         println!(

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
-use velatura_kernels::{isa, pool, reference};
+use velatura_kernels::{activation, isa, pool, reference};
 
 /// Sizes around tiles of six rows and panels of up to 64 columns, sums of one piece and several.
 const SHAPES: &[(usize, usize, usize)] = &[
@@ -123,6 +123,30 @@ fn int8_products_are_as_near_as_their_steps() {
     for m in 0..=14 {
         check_int8(m, 35, 70);
     }
+}
+
+#[test]
+fn what_integers_lose_is_measured() {
+    let (n, k) = (130, 70);
+    let mut weight = random(n * k, 1);
+    let lost = |weight: &[f32]| {
+        let (mut error, mut squares) = (0.0, 0.0);
+        for row in weight.chunks(k) {
+            let step = row.iter().fold(0.0f64, |m, &x| m.max(f64::from(x).abs())) / 127.0;
+            for &x in row {
+                let x = f64::from(x);
+                error += (x - (x / step).round() * step).powi(2);
+                squares += x * x;
+            }
+        }
+        (error / squares).sqrt()
+    };
+    let even = gemm::int8_error(&weight, k);
+    assert!((even / lost(&weight) - 1.0).abs() < 1e-4, "{even}");
+    weight.iter_mut().step_by(k).for_each(|x| *x = 100.0);
+    let outliers = gemm::int8_error(&weight[..], k);
+    assert!((outliers / lost(&weight) - 1.0).abs() < 1e-4, "{outliers}");
+    assert_eq!(gemm::int8_error(&[0.0; 12], 4), 0.0);
 }
 
 #[test]
@@ -249,4 +273,41 @@ fn results_do_not_depend_on_threads() {
         assert!(one == products(), "{threads} threads");
     }
     pool::set_threads(0);
+}
+
+/// The very numbers that the product and the gate give one after the other.
+#[test]
+fn gated_products_are_products_and_their_gates() {
+    let mut paired = 0;
+    for (m, n, k) in [(1, 32, 5), (7, 64, 40), (50, 96, 321), (13, 160, 700)] {
+        let (a, weight) = (random(m * k, 1), random(2 * n * k, 2));
+        let bias = random(2 * n, 3);
+        for isa in isas() {
+            isa::with(isa, || {
+                for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+                    let Some(gated) = PackedMatrix::gated(&weight, n, k, precision) else {
+                        continue;
+                    };
+                    paired += 1;
+                    let plain = PackedMatrix::from_rows(&weight, 2 * n, k, precision);
+                    for bias in [None, Some(&bias[..])] {
+                        let epilogue = Epilogue {
+                            bias,
+                            residual: None,
+                        };
+                        let mut both = vec![f32::NAN; 2 * m * n];
+                        gemm::matmul_packed(m, &a, &plain, &mut both, &epilogue);
+                        let mut want = vec![0.0; m * n];
+                        activation::geglu(m, n, &both, &mut want);
+
+                        let bias = bias.map(|bias| gated.gated_bias(bias));
+                        let mut out = Misaligned::new(&vec![f32::NAN; m * n], 1);
+                        gemm::matmul_geglu(m, &a, &gated, bias.as_deref(), out.get_mut());
+                        assert_eq!(out.get(), want, "{isa} {precision:?} {m}x{k}x{n}");
+                    }
+                }
+            });
+        }
+    }
+    assert!(paired >= 4 * 3 * 2, "{paired} products could be paired");
 }

@@ -8,7 +8,7 @@ use crate::{Parameter, Precision};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use velatura_kernels::conv::{Algorithm, ConvShape, PackedConv};
-use velatura_kernels::gemm::PackedMatrix;
+use velatura_kernels::gemm::{PackedMatrix, int8_error};
 use velatura_kernels::profile;
 
 /// A weight `[O, I]` of a linear layer or `[O, I, k, k]` of a convolution. Cloning shares it.
@@ -46,11 +46,28 @@ impl Weight {
     /// When `shape` does not fit `values`.
     pub fn packed(values: &[f32], shape: [usize; 2], precision: Precision) -> Self {
         let [o, i] = shape;
+        let precision = worth(precision, values, i);
         let matrix = PackedMatrix::from_rows(values, o, i, precision);
         Weight(Arc::new(Inner {
             shape: shape.to_vec(),
             source: Source::Packed(Arc::new(Packed::Matrix(matrix))),
         }))
+    }
+
+    /// The weight `[2·O, I]` of values and their gates, for inference: see [`Tensor::linear_geglu`](crate::Tensor::linear_geglu).
+    ///
+    /// # Panics
+    /// When `shape` does not fit `values`.
+    pub fn packed_gated(values: &[f32], shape: [usize; 2], precision: Precision) -> Self {
+        let [o, i] = shape;
+        let precision = worth(precision, values, i);
+        match PackedMatrix::gated(values, o / 2, i, precision) {
+            Some(matrix) => Weight(Arc::new(Inner {
+                shape: shape.to_vec(),
+                source: Source::Packed(Arc::new(Packed::Matrix(matrix))),
+            })),
+            None => Self::packed(values, shape, precision),
+        }
     }
 
     /// The weight `[O, I, k, k]` of a convolution, for inference: only the packed form of `values` is kept.
@@ -75,7 +92,7 @@ impl Weight {
         let shape = [o, i, k, k];
         // A 1×1 kernel makes a linear layer of it.
         let precision = match k {
-            1 => precision,
+            1 => worth(precision, values, i),
             _ => precision.beside_linear(),
         };
         let algorithm = match values.len() <= transformed {
@@ -170,6 +187,17 @@ impl Weight {
                 },
             ),
         }
+    }
+}
+
+/// `precision`, unless 8-bit integers would change the weight `[O, inputs]` so much that the layer is better left in what
+/// stands beside them.
+fn worth(precision: Precision, values: &[f32], inputs: usize) -> Precision {
+    // Twice what weights lose that are spread normally, ten times bf16's rounding: a layer with outliers.
+    const TOO_ROUGH: f64 = 0.02;
+    match precision {
+        Precision::Int8 if int8_error(values, inputs) > TOO_ROUGH => precision.beside_linear(),
+        precision => precision,
     }
 }
 

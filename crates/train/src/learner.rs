@@ -158,6 +158,7 @@ fn export_rest(objective: &UnetObjective, dir: &Path, dtype: FloatType) -> Resul
         guidance_scale: Some(objective.sample.guidance_scale),
         width: Some(objective.size),
         height: Some(objective.size),
+        things: objective.things.clone(),
         ..Advice::default()
     };
     models::write_json(&dir.join("model_index.json"), &index)?;

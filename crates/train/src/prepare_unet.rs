@@ -1,5 +1,6 @@
 //! Everything that the training of a denoiser needs, opened, checked against each other, and encoded.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -226,6 +227,11 @@ impl UnetObjective {
         if data.bucket_step.is_some() {
             eprintln!("{}", bucket_summary(&buckets, &source.caches));
         }
+        let things: BTreeSet<String> = datasets
+            .iter()
+            .flat_map(|dataset| dataset.things())
+            .collect();
+        let things = things.into_iter().collect();
         let objective = UnetObjective {
             unet,
             unet_parameters: unet_store.parameters(),
@@ -243,6 +249,7 @@ impl UnetObjective {
             sample: config.sample.clone(),
             plans,
             size: data.size,
+            things,
         };
         let beside = !matches!(objective.learner, Learner::Models { .. });
         if let Some(dir) = run.checkpoint().filter(|_| beside) {

@@ -76,6 +76,8 @@ pub(crate) struct UnetObjective {
     /// One for each of the sample's prompts.
     pub plans: Vec<Plan>,
     pub size: usize,
+    /// What its pictures show, where that is a list.
+    pub things: Vec<String>,
 }
 
 impl UnetObjective {

@@ -247,10 +247,10 @@ impl EncoderLayer {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x.add(&self.self_attn.forward(&self.layer_norm1.forward(x)));
+        let x = self.self_attn.forward(&self.layer_norm1.forward(x), x);
         let h = self.fc1.forward(&self.layer_norm2.forward(&x));
         let h = watch(&self.path, h.activation(self.activation));
-        x.add(&self.fc2.forward(&h))
+        self.fc2.forward_onto(&h, &x)
     }
 }
 

@@ -358,6 +358,17 @@ impl<'a> Weights<'a> {
         })
     }
 
+    /// The weight `[2·O, I]` of a linear layer of values and their gates.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::weight`].
+    pub fn gated_weight(&self, name: &str, shape: [usize; 2], init: Init) -> Result<Weight> {
+        self.packed_or_trainable(name, &shape, init, |values, precision| {
+            Weight::packed_gated(values, shape, precision)
+        })
+    }
+
     /// The weight `[O, I, k, k]` of a convolution with this stride and padding.
     ///
     /// # Errors

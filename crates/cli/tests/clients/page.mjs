@@ -108,7 +108,15 @@ await page.locator("#mask-done").click();
 await page.getByRole("button", { name: "Change the mask" }).waitFor();
 await page.getByRole("textbox", { name: "Prompt" }).fill("a black cat");
 await page.locator("#steps").fill("10");
-await page.locator("#paint").click();
+await page.getByLabel("The painted part begins as").selectOption("noise");
+await page.getByLabel("Paint only the field around it").check();
+await shot("mask-more");
+const [sent] = await Promise.all([
+  page.waitForRequest((request) => request.method() === "POST" && request.url().endsWith("/v1/jobs")),
+  page.locator("#paint").click(),
+]);
+const { masked_content: content, padding_mask_crop: padding } = sent.postDataJSON();
+assert.deepEqual([content, padding], ["latent-noise", 32], "the choices for the mask are sent");
 await page.waitForFunction(() => document.querySelectorAll("#gallery img").length === 3);
 await page.waitForFunction(() => [...document.querySelectorAll("#gallery img")].every((image) => image.naturalWidth > 0));
 const halves = await page.evaluate(() => {

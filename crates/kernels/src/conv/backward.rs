@@ -134,6 +134,7 @@ fn input_phase(
         },
         epilogue: Epilogue::default(),
         accumulate: false,
+        gated: false,
     };
     product.run(matrix.isa(), dx);
 }

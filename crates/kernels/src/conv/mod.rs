@@ -425,6 +425,7 @@ fn direct(
         rows: OutRows::Contiguous,
         epilogue: *epilogue,
         accumulate: false,
+        gated: false,
     };
     product.run(matrix.isa(), out);
 }

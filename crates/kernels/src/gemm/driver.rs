@@ -60,6 +60,8 @@ pub(crate) struct Product<'a> {
     pub rows: OutRows<'a>,
     pub epilogue: Epilogue<'a>,
     pub accumulate: bool,
+    /// Each panel has values and their gates, of which half as many columns are stored: see [`Store`].
+    pub gated: bool,
 }
 
 /// A cut of the work; see [`Product::plan`].
@@ -201,7 +203,10 @@ impl Kernel for Task<'_> {
         let mut scratch = scratch::lease(left_scratch + right_scratch);
         let (left, right) = scratch.split_at_mut(left_scratch);
         let places = &mut places[..self.rows];
-        let n = product.panels.n;
+        let n = match product.gated {
+            true => product.panels.n / 2,
+            false => product.panels.n,
+        };
         for (i, place) in places.iter_mut().enumerate() {
             *place = n * match product.rows {
                 OutRows::Contiguous => self.row + i,
@@ -353,11 +358,17 @@ impl Task<'_> {
             x.filter(|_| wanted)
                 .map_or(std::ptr::null(), |x| x[panel.start..].as_ptr())
         };
-        let out = self.out.pointer(panel.start);
+        let accumulate = product.accumulate || !first;
+        let gated = product.gated && last;
+        let (start, columns) = match gated {
+            true => (panel.start / 2, panel.columns / 2),
+            false => (panel.start, panel.columns),
+        };
         Store {
             bias: pointer(product.epilogue.bias, first),
             residual: pointer(product.epilogue.residual, last),
-            ..Store::plain(out, places, panel.columns, product.accumulate || !first)
+            gated,
+            ..Store::plain(self.out.pointer(start), places, columns, accumulate)
         }
     }
 

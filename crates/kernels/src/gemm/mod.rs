@@ -10,9 +10,11 @@ pub(crate) mod driver;
 pub(crate) mod operands;
 pub(crate) mod packed;
 pub(crate) mod panels;
+mod rounding;
 pub(crate) mod tile;
 
 pub use packed::PackedMatrix;
+pub use rounding::int8_error;
 
 use crate::isa;
 use crate::pool;
@@ -87,6 +89,7 @@ pub fn matmul_packed(m: usize, a: &[f32], b: &PackedMatrix, out: &mut [f32], epi
     let (k, n) = (b.k(), b.n());
     assert_eq!(a.len(), m * k, "a left-hand matrix of shape [{m}, {k}]");
     assert_eq!(out.len(), m * n, "an output of shape [{m}, {n}]");
+    assert!(!b.is_gated(), "a matrix packed for `matmul_geglu`");
     epilogue.check(m, n);
     let _note = profile::note(|| {
         let flops = 2.0 * (m * n) as f64 * k as f64;
@@ -107,6 +110,46 @@ pub fn matmul_packed(m: usize, a: &[f32], b: &PackedMatrix, out: &mut [f32], epi
         rows: OutRows::Contiguous,
         epilogue: *epilogue,
         accumulate: false,
+        gated: false,
+    };
+    product.run(b.isa(), out);
+}
+
+/// `out[m, n] = value · gelu(gate)` with `[value | gate] = a[m, k] · b[k, 2n] + bias`, of which only the result is
+/// stored (Shazeer 2020, arXiv:2002.05202). `bias` is in the order of [`PackedMatrix::gated`].
+///
+/// # Panics
+/// When a slice's length does not fit the shapes, or `b` was not packed for it.
+pub fn matmul_geglu(m: usize, a: &[f32], b: &PackedMatrix, bias: Option<&[f32]>, out: &mut [f32]) {
+    let (k, n) = (b.k(), b.n());
+    assert!(b.is_gated(), "values and gates side by side in the panels");
+    assert_eq!(a.len(), m * k, "a left-hand matrix of shape [{m}, {k}]");
+    assert_eq!(out.len(), m * n / 2, "an output of shape [{m}, {}]", n / 2);
+    let epilogue = Epilogue {
+        bias,
+        residual: None,
+    };
+    epilogue.check(m, n);
+    let _note = profile::note(|| {
+        let flops = 2.0 * (m * n) as f64 * k as f64;
+        (format!("linear+geglu {m}×{k}×{n}"), b.algorithm(), flops)
+    });
+    let product = Product {
+        m,
+        left_k: k,
+        right_k: k,
+        left: Left::Rows(a),
+        right: b.right(),
+        panels: b.panels(),
+        segments: &[Segment {
+            left: 0,
+            right: 0,
+            len: k,
+        }],
+        rows: OutRows::Contiguous,
+        epilogue,
+        accumulate: false,
+        gated: true,
     };
     product.run(b.isa(), out);
 }
@@ -244,6 +287,7 @@ pub(crate) fn multiply(
             rows: OutRows::Contiguous,
             epilogue: Epilogue::default(),
             accumulate,
+            gated: false,
         };
         product.run(isa, out);
     };

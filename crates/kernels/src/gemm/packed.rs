@@ -18,6 +18,8 @@ pub struct PackedMatrix {
     isa: Isa,
     panels: Panels,
     buffer: Buffer,
+    /// Whether half of each panel's columns are gates of the others.
+    gated: bool,
     /// Of 8-bit weights: a scale for each column, then 128 times its sum, as the bits of 32-bit integers.
     rescale: Vec<f32>,
 }
@@ -36,6 +38,25 @@ pub(crate) fn panels(isa: Isa, n: usize, precision: Precision) -> Panels {
         Precision::Bf16 if isa.has_tiles() => Panels::new(n, amx::TILE, amx::BLOCK / amx::TILE),
         _ => isa.run(Cut(n)),
     }
+}
+
+/// Values that stand beside as many gates in one panel, where `n` of them come in whole panels.
+fn gate_width(n: usize, precision: Precision) -> Option<usize> {
+    let isa = isa::active();
+    if precision == Precision::Bf16 && isa.has_tiles() {
+        return None;
+    }
+    let panels = panels(isa, 2 * n, precision);
+    let first = panels.get(0);
+    let alike = first.width * panels.count == panels.padded() && panels.padded() == 2 * n;
+    (alike && first.vectors.is_multiple_of(2)).then_some(first.width / 2)
+}
+
+/// Rows of `k` numbers, the first half of all and the second half in turns of `half`.
+fn interleave(rows: &[f32], k: usize, half: usize) -> Vec<f32> {
+    let (values, gates) = rows.split_at(rows.len() / 2);
+    let turns = values.chunks(half * k).zip(gates.chunks(half * k));
+    turns.flat_map(|(v, g)| [v, g]).flatten().copied().collect()
 }
 
 /// Numbers past the end of packed bf16 weights: whole steps of the matrix unit may read so far.
@@ -59,6 +80,37 @@ impl PackedMatrix {
                 visit,
             },
         )
+    }
+
+    /// Packs `weight: [2n, k]`, whose first half gives values and whose second half gives their gates, so that
+    /// [`matmul_geglu`](super::matmul_geglu) finds both in one panel. `None` where they cannot be paired so: when n is
+    /// no multiple of half a panel, or on the matrix unit.
+    ///
+    /// # Panics
+    /// When `weight` has another length.
+    pub fn gated(weight: &[f32], n: usize, k: usize, precision: Precision) -> Option<Self> {
+        let half = gate_width(n, precision)?;
+        assert_eq!(weight.len(), 2 * n * k, "a weight of shape [2·{n}, {k}]");
+        let rows = interleave(weight, k, half);
+        Some(PackedMatrix {
+            gated: true,
+            ..Self::from_rows(&rows, 2 * n, k, precision)
+        })
+    }
+
+    /// A bias `[2n]` in the order of [`PackedMatrix::gated`].
+    ///
+    /// # Panics
+    /// When this matrix is not of that kind, or the bias of another length.
+    pub fn gated_bias(&self, bias: &[f32]) -> Vec<f32> {
+        assert_eq!(bias.len(), self.n(), "a bias of shape [{}]", self.n());
+        let half = gate_width(self.n() / 2, self.precision);
+        interleave(bias, 1, half.expect("a matrix of values and gates"))
+    }
+
+    /// Whether it was packed by [`PackedMatrix::gated`].
+    pub fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// Packs `b: [k, n]`.
@@ -116,6 +168,7 @@ impl PackedMatrix {
             isa,
             panels,
             buffer,
+            gated: false,
             rescale,
         }
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use crate::isa::{Kernel, Simd};
+use crate::math;
 
 /// Number format of a tile's operands: f32.
 pub(crate) const F32: usize = 0;
@@ -51,6 +52,9 @@ pub(crate) struct Store<'a> {
     pub bias: *const f32,
     /// Added at the same places as `out`, or null.
     pub residual: *const f32,
+    /// The panel's first half are values and its second half their gates: `value · gelu(gate)` is stored, which are
+    /// half as many `columns`, all of them real.
+    pub gated: bool,
 }
 
 impl<'a> Store<'a> {
@@ -66,6 +70,7 @@ impl<'a> Store<'a> {
             rescale: Rescale::NONE,
             bias: std::ptr::null(),
             residual: std::ptr::null(),
+            gated: false,
         }
     }
 }
@@ -291,7 +296,10 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
             }
         }
         debug_assert!(self.row + R <= store.rows.len());
-        debug_assert!(store.columns <= V * S::LANES && store.columns > (V - 1) * S::LANES);
+        debug_assert!(match store.gated {
+            true => store.columns == V / 2 * S::LANES,
+            false => store.columns <= V * S::LANES && store.columns > (V - 1) * S::LANES,
+        });
         // SAFETY: the caller vouches for `columns` numbers at each row of `out` and `residual`, and
         // of `bias`.
         unsafe {
@@ -338,10 +346,19 @@ impl Store<'_> {
         sums: [[S::Vector; V]; R],
     ) {
         let rows = &rows[..R];
-        let whole = self.columns == V * S::LANES && self.residual.is_null();
+        let whole = self.columns == V * S::LANES;
         // SAFETY: passed on. The common cases come first, written so that the sums never leave
         // their registers: with short sums the stores weigh as much as the products.
         unsafe {
+            if self.gated {
+                return self.put_gated(simd, rows, sums);
+            }
+            if !self.residual.is_null() {
+                return match whole && !self.accumulate {
+                    true => self.put_onto(simd, rows, sums),
+                    false => self.put_any(simd, rows, sums),
+                };
+            }
             match (whole, self.bias.is_null(), self.accumulate) {
                 (true, true, false) => {
                     for r in 0..R {
@@ -373,6 +390,67 @@ impl Store<'_> {
                     }
                 }
                 _ => self.put_any(simd, rows, sums),
+            }
+        }
+    }
+
+    /// The panel's bias at vector `v`, or zeros.
+    ///
+    /// # Safety
+    /// As [`Block::run`], for whole vectors.
+    #[inline(always)]
+    unsafe fn bias_or_zero<S: Simd>(&self, simd: S, v: usize) -> S::Vector {
+        match self.bias.is_null() {
+            true => simd.zero(),
+            // SAFETY: passed on.
+            false => unsafe { simd.load_raw(self.bias.add(v * S::LANES)) },
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::run`], for whole panels.
+    #[inline(always)]
+    unsafe fn put_onto<S: Simd, const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        rows: &[usize],
+        sums: [[S::Vector; V]; R],
+    ) {
+        for v in 0..V {
+            // SAFETY: passed on.
+            unsafe {
+                let bias = self.bias_or_zero(simd, v);
+                for r in 0..R {
+                    let at = rows[r] + v * S::LANES;
+                    // The residual last, as if it were added to the product's result.
+                    let residual = simd.load_raw(self.residual.add(at));
+                    let y = simd.add(simd.add(sums[r][v], bias), residual);
+                    simd.store_raw(self.out.add(at), y);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn put_gated<S: Simd, const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        rows: &[usize],
+        sums: [[S::Vector; V]; R],
+    ) {
+        for v in 0..V / 2 {
+            // SAFETY: passed on.
+            unsafe {
+                let value_bias = self.bias_or_zero(simd, v);
+                let gate_bias = self.bias_or_zero(simd, v + V / 2);
+                for r in 0..R {
+                    let value = simd.add(sums[r][v], value_bias);
+                    let gate = simd.add(sums[r][v + V / 2], gate_bias);
+                    let y = simd.mul(value, math::gelu(simd, gate));
+                    simd.store_raw(self.out.add(rows[r] + v * S::LANES), y);
+                }
             }
         }
     }

@@ -127,6 +127,9 @@ export function read() {
       body.mask = maskUrl(mask);
       // A soft edge of about a latent's width hides the seam.
       body.mask_blur = 4;
+      body.masked_content = $("masked-content").value;
+      // As much of what is around it as AUTOMATIC1111's page shows by default.
+      if ($("only-masked").checked) body.padding_mask_crop = 32;
     }
   }
   return body;
@@ -178,6 +181,7 @@ function showMask() {
   canvas.width = $("init-image").naturalWidth;
   canvas.height = $("init-image").naturalHeight;
   if (mask) canvas.getContext("2d").drawImage(mask, 0, 0);
+  $("mask-more").hidden = mask === null;
   $("mask-open").textContent = mask ? "Change the mask" : "Paint over a part";
 }
 

@@ -3,7 +3,9 @@
 use crate::weight::Packed;
 use crate::{Parameter, Tensor, Weight};
 use velatura_kernels::elementwise::sum_rows;
-use velatura_kernels::gemm::{Epilogue, PackedMatrix, matmul_packed, weight_gradient};
+use velatura_kernels::gemm::{
+    Epilogue, PackedMatrix, matmul_geglu, matmul_packed, weight_gradient,
+};
 use velatura_kernels::profile;
 
 impl Tensor {
@@ -13,27 +15,9 @@ impl Tensor {
     /// When x has not I channels.
     pub fn linear(&self, weight: &Weight, bias: Option<&Parameter>) -> Tensor {
         let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
-        assert_eq!(
-            self.channels(),
-            inputs,
-            "linear {weight:?} of {:?}",
-            self.shape()
-        );
         let rows = self.len() / inputs;
-        let mut shape = self.shape().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = outputs;
-        }
+        let mut out = self.product(weight, bias, None);
         let bias = bias.map(Parameter::value);
-        let packed = weight.forward(None);
-        let mut out = Tensor::output(&shape, |out| {
-            let epilogue = Epilogue {
-                bias: bias.as_ref().map(Tensor::as_slice),
-                ..Default::default()
-            };
-            matmul_packed(rows, self.as_slice(), as_matrix(&packed), out, &epilogue);
-        });
-
         let w = weight.parameter().map(Parameter::value);
         let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref()]
             .into_iter()
@@ -69,6 +53,83 @@ impl Tensor {
             gradients.add(&bias_node, || bias_gradient(dy, rows, outputs));
         });
         out
+    }
+}
+
+impl Tensor {
+    /// `residual + x.linear(weight, bias)`, in one go where no gradient passes the weight.
+    ///
+    /// # Panics
+    /// When x has not I channels, or the residual another shape than the result.
+    pub fn linear_onto(
+        &self,
+        weight: &Weight,
+        bias: Option<&Parameter>,
+        residual: &Tensor,
+    ) -> Tensor {
+        match weight.parameter() {
+            Some(_) => self.linear(weight, bias).add(residual),
+            None => self.product(weight, bias, Some(residual)),
+        }
+    }
+
+    /// `x.linear(weight, bias).geglu()`, in one go where the weight was [packed so](Weight::packed_gated): the values and
+    /// gates, twice as many as the result, are then never in memory.
+    ///
+    /// # Panics
+    /// When x has not I channels.
+    pub fn linear_geglu(&self, weight: &Weight, bias: Option<&Parameter>) -> Tensor {
+        if weight.parameter().is_some() {
+            return self.linear(weight, bias).geglu();
+        }
+        let packed = weight.forward(None);
+        let matrix = as_matrix(&packed);
+        if !matrix.is_gated() {
+            return self.linear(weight, bias).geglu();
+        }
+        let bias = bias.map(|bias| matrix.gated_bias(bias.value().as_slice()));
+        let (rows, shape) = self.product_shape(weight, weight.shape()[0] / 2);
+        Tensor::output(&shape, |out| {
+            matmul_geglu(rows, self.as_slice(), matrix, bias.as_deref(), out)
+        })
+    }
+
+    /// x · Wᵀ + bias + residual, off the tape.
+    fn product(
+        &self,
+        weight: &Weight,
+        bias: Option<&Parameter>,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
+        let (rows, shape) = self.product_shape(weight, weight.shape()[0]);
+        if let Some(residual) = residual {
+            assert_eq!(residual.shape(), shape, "a residual of {shape:?}");
+        }
+        let bias = bias.map(Parameter::value);
+        let packed = weight.forward(None);
+        Tensor::output(&shape, |out| {
+            let epilogue = Epilogue {
+                bias: bias.as_ref().map(Tensor::as_slice),
+                residual: residual.map(Tensor::as_slice),
+            };
+            matmul_packed(rows, self.as_slice(), as_matrix(&packed), out, &epilogue);
+        })
+    }
+
+    /// Rows of x as a matrix, and the shape of a product of `outputs` channels with it.
+    fn product_shape(&self, weight: &Weight, outputs: usize) -> (usize, Vec<usize>) {
+        let inputs = weight.shape()[1];
+        assert_eq!(
+            self.channels(),
+            inputs,
+            "linear {weight:?} of {:?}",
+            self.shape()
+        );
+        let mut shape = self.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = outputs;
+        }
+        (self.len() / inputs, shape)
     }
 }
 

@@ -68,6 +68,11 @@ trait Pictures: Send + Sync {
     fn vocabulary(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// What there is to be seen, where somebody has listed it.
+    fn things(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// An open source of pictures.
@@ -196,6 +201,11 @@ impl Dataset {
     /// Words that captions may have though none has been seen with them.
     pub fn vocabulary(&self) -> Vec<String> {
         self.pictures.vocabulary()
+    }
+
+    /// What there is to be seen, where somebody has listed it.
+    pub fn things(&self) -> Vec<String> {
+        self.pictures.things()
     }
 }
 

@@ -78,6 +78,14 @@ impl Pictures for SceneDataset {
     fn vocabulary(&self) -> Vec<String> {
         self.generator.vocabulary()
     }
+
+    fn things(&self) -> Vec<String> {
+        self.generator
+            .nouns()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 /// Puts the lists and shares that `[data.scenes]` has in place of the defaults.

@@ -74,20 +74,23 @@ impl Attention {
         })
     }
 
-    /// From x `[B, S, C]` to itself.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    /// From x `[B, S, C]` to itself, and `residual` `[B, S, C]`.
+    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         let q = self.q.forward(x);
-        self.attend(q, self.k.forward(x), self.v.forward(x))
+        let mixed = self.mix(q, self.k.forward(x), self.v.forward(x));
+        self.out.forward_onto(&mixed, residual)
     }
 
-    /// From x `[B, S, C]` to `context` `[B, T, D]`: `[B, S, C]`.
-    pub fn forward_to(&self, x: &Tensor, context: &Condition) -> Tensor {
+    /// From x `[B, S, C]` to `context` `[B, T, D]`, and `residual` `[B, S, C]`.
+    pub fn forward_to(&self, x: &Tensor, context: &Condition, residual: &Tensor) -> Tensor {
         let q = self.q.forward(x);
-        self.attend(q, context.project(&self.k), context.project(&self.v))
+        let mixed = self.mix(q, context.project(&self.k), context.project(&self.v));
+        self.out.forward_onto(&mixed, residual)
     }
 
-    fn attend(&self, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
-        let mixed = watch(
+    /// softmax(q·kᵀ / √d)·v of all heads.
+    fn mix(&self, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
+        watch(
             &self.path,
             q.attention(
                 &k,
@@ -96,8 +99,7 @@ impl Attention {
                 self.causal,
                 self.q.precision().beside_linear(),
             ),
-        );
-        self.out.forward(&mixed)
+        )
     }
 }
 
@@ -115,14 +117,15 @@ impl FeedForward {
         let inner = 4 * channels;
         Ok(FeedForward {
             // Value and gate come from one projection.
-            proj: Linear::load(&w.at("net").at(0).at("proj"), channels, 2 * inner)?,
+            proj: Linear::gated(&w.at("net").at(0).at("proj"), channels, 2 * inner)?,
             out: Linear::load(&w.at("net").at(2), inner, channels)?,
             path: w.path().into(),
         })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let gated = watch(&self.path, self.proj.forward(x).geglu());
-        self.out.forward(&gated)
+    /// Of x `[B, S, C]`, and `residual` `[B, S, C]`.
+    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        let gated = watch(&self.path, self.proj.forward_geglu(x));
+        self.out.forward_onto(&gated, residual)
     }
 }

@@ -36,6 +36,17 @@ impl Linear {
         Self::with(w, inputs, outputs, Init::Normal(std), Some(Init::Zeros))
     }
 
+    /// Of values and, in the second half of its outputs, their gates: for [`Linear::forward_geglu`] alone.
+    pub fn gated(w: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
+        let init = Init::torch(inputs);
+        Ok(Linear {
+            weight: w.gated_weight("weight", [outputs, inputs], init)?,
+            bias: Some(w.parameter("bias", &[outputs], init)?),
+            adapter: w.adapter(&[outputs, inputs]),
+            path: w.path().into(),
+        })
+    }
+
     /// Where its weights stand in the checkpoint.
     pub fn path(&self) -> &Arc<str> {
         &self.path
@@ -66,6 +77,23 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.linear(&self.weight, self.bias.as_ref());
         watch(&self.path, adapted(y, x, self.adapter.as_ref()))
+    }
+
+    /// The result, plus `residual`.
+    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        if self.adapter.is_some() {
+            return residual.add(&self.forward(x));
+        }
+        let y = x.linear_onto(&self.weight, self.bias.as_ref(), residual);
+        watch(&self.path, y)
+    }
+
+    /// `value · gelu(gate)` of a layer that gives both: half as many channels.
+    pub fn forward_geglu(&self, x: &Tensor) -> Tensor {
+        if self.adapter.is_some() {
+            return self.forward(x).geglu();
+        }
+        watch(&self.path, x.linear_geglu(&self.weight, self.bias.as_ref()))
     }
 }
 
@@ -131,6 +159,18 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.conv2d(&self.weight, Some(&self.bias), self.stride, self.padding);
         watch(&self.path, adapted(y, x, self.adapter.as_ref()))
+    }
+}
+
+/// A convolution of 1×1, which is a product like a linear layer's.
+impl Conv2d {
+    /// The result, plus `residual`.
+    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        if self.adapter.is_some() || self.weight.parameter().is_some() {
+            return residual.add(&self.forward(x));
+        }
+        let y = x.linear_onto(&self.weight, Some(&self.bias), residual);
+        watch(&self.path, y)
     }
 }
 

@@ -100,6 +100,26 @@ impl Model {
         self
     }
 
+    /// The words of `text` that a model which [lists its things](Advice::things) has never seen: those that are no
+    /// tokens of its vocabulary, which was made of whole words. Of other models, none.
+    ///
+    /// # Errors
+    /// The tokenizer is damaged.
+    pub fn unknown_words(&self, text: &str) -> Result<Vec<String>> {
+        if self.facts.advice.things.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (tokenizer, _) = self.tokenizer()?;
+        let mut unknown: Vec<String> = Vec::new();
+        for word in text.split(|c: char| !c.is_alphanumeric()) {
+            let known = word.is_empty() || tokenizer.encode(word)?.length <= 1;
+            if !known && !unknown.iter().any(|seen| seen == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+        Ok(unknown)
+    }
+
     /// Fills in what `request` leaves open.
     ///
     /// # Errors

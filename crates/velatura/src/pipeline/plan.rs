@@ -34,6 +34,9 @@ pub struct Advice {
     pub width: Option<usize>,
     /// Height in pixels.
     pub height: Option<usize>,
+    /// What a model of a small vocabulary can paint, for people who ask it for something else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub things: Vec<String>,
 }
 
 /// What a plan has to know of a model; all of it stands in configs.

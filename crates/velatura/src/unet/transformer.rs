@@ -46,6 +46,14 @@ impl Projection {
             Projection::Linear(linear) => linear.forward(x),
         }
     }
+
+    /// The same, and `residual` `[B, H, W, C]`.
+    fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        match self {
+            Projection::Conv(conv) => conv.forward_onto(x, residual),
+            Projection::Linear(linear) => linear.forward_onto(x, residual),
+        }
+    }
 }
 
 impl Transformer {
@@ -79,7 +87,7 @@ impl Transformer {
         for block in &self.blocks {
             h = block.forward(&h, context);
         }
-        self.proj_out.forward(&h.reshape(x.shape())).add(x)
+        self.proj_out.forward_onto(&h.reshape(x.shape()), x)
     }
 }
 
@@ -119,8 +127,8 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: &Tensor, context: &Condition) -> Tensor {
-        let x = x.add(&self.attn1.forward(&self.norm1.forward(x)));
-        let x = x.add(&self.attn2.forward_to(&self.norm2.forward(&x), context));
-        x.add(&self.ff.forward(&self.norm3.forward(&x)))
+        let x = self.attn1.forward(&self.norm1.forward(x), x);
+        let x = self.attn2.forward_to(&self.norm2.forward(&x), context, &x);
+        self.ff.forward(&self.norm3.forward(&x), &x)
     }
 }

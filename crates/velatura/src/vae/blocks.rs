@@ -87,10 +87,10 @@ impl SelfAttention {
     /// x `[B, H, W, C]`
     fn forward(&self, x: &Tensor) -> Tensor {
         let places = x.dim(1) * x.dim(2);
-        let h = self
-            .group_norm
-            .forward(x)
-            .reshape(&[x.dim(0), places, x.channels()]);
-        self.attention.forward(&h).reshape(x.shape()).add(x)
+        let sequence = [x.dim(0), places, x.channels()];
+        let h = self.group_norm.forward(x).reshape(&sequence);
+        self.attention
+            .forward(&h, &x.reshape(&sequence))
+            .reshape(x.shape())
     }
 }
