@@ -60,6 +60,17 @@ pub(crate) fn exp2_flushed<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     simd.mul(polynomial(simd, r, &COEFFICIENTS), simd.exp2_integer(n))
 }
 
+/// As [`exp2_flushed`], within 7.5e-5 of 2ˣ, where rounding to bf16 takes up to 2e-3 away.
+#[inline(always)]
+pub(crate) fn exp2_for_bf16<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    // Least largest relative error on ±½.
+    const COEFFICIENTS: [f32; 4] = [0.999_928_074, 0.693_260_985, 0.242_611_122, 0.055_171_669];
+    let x = simd.max(simd.splat(-126.0), x);
+    let n = simd.round(x);
+    let r = simd.sub(x, n);
+    simd.mul(polynomial(simd, r, &COEFFICIENTS), simd.exp2_integer(n))
+}
+
 /// The logistic function, 1 / (1 + e⁻ˣ).
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
