@@ -2,26 +2,23 @@
 //!
 //! Strips of queries stand in the lanes, keys in the rows, as in `dot`, whose products of queries and keys are these, bit
 //! by bit: the probabilities are those of the forward pass. Two keys at a time, the probabilities `p = 2^(s − lse)` and
-//! the gradients `p · (dp − delta)` of their scores are made in registers, and leave them as bf16: in rows of queries
-//! for the sums over queries, `dV = Pᵀ·dO` and `dK = dSᵀ·Q`, and as pairs of keys for that over keys, `dQᵀ = Kᵀ·dSᵀ`.
+//! the gradients `p · (dp − delta)` of their scores are made in registers, and leave them as bf16: as pairs of keys for the
+//! sum over keys, `dQᵀ = Kᵀ·dSᵀ`, and as rows of queries, whose pairs are then transposed for the sums over queries,
+//! `dVᵀ = dOᵀ·P` and `dKᵀ = Qᵀ·dS`.
 
 use super::AttentionShape;
 use super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::strip::{Strip, multiples};
-use crate::gemm::panels::Panels;
-use crate::gemm::tile::{self, Block, LeftView, Store};
+use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
 use crate::map::for_each_piece;
 use crate::math::exp2_for_bf16;
 use crate::pool::{SharedMut, parallel_for};
 use crate::scratch;
-use std::f32::consts::LOG2_E;
+use std::f32::consts::{LN_2, LOG2_E};
 
-/// Keys per block: with 64 lanes of queries probabilities and gradients take 12 KiB each, the gradients twice, and 96
-/// are whole tiles of six rows.
-const KEYS: usize = 96;
-
-/// Queries per strip at most, and from one row of probabilities to the next.
+/// Queries per strip, and keys per block: as many as a panel has columns. Probabilities and gradients of the scores take
+/// 8 KiB each, in each of their orders.
 const LANES: usize = 64;
 
 pub(super) fn backward(
@@ -71,18 +68,14 @@ impl Kernel for Head<'_> {
         let (d, stride) = (shape.head_dim, shape.width());
         let (keys, width, even) = (round_up(shape.keys), round_up(d), d.next_multiple_of(2));
         let turned = turned_stride(shape.keys);
-        let panels = Panels::new(d, S::LANES, S::TILE_VECTORS);
-        let padded = panels.padded();
+        let blocks = shape.keys.div_ceil(LANES);
         let key_start = shape.start(shape.keys, self.b, self.h);
         let query_start = shape.start(shape.queries, self.b, self.h);
         let [q, k, v] = self.qkv;
         let mut memory = scratch::lease(
             keys * width
                 + turned * width / 2
-                + 2 * shape.keys * padded
-                + LANES * (2 * even + d + padded)
-                + LANES * 3 * KEYS / 2
-                + 2 * LANES,
+                + LANES * (2 * blocks * d + 2 * even + 2 * d + 2 * LANES + 2),
         );
         let mut rest = &mut memory[..];
         let mut take = |len: usize| {
@@ -90,19 +83,20 @@ impl Kernel for Head<'_> {
             rest = others;
             taken
         };
-        // Keys and values as rows of bf16, keys transposed; the gradients of both, `[keys, padded]`.
+        // Keys and values as rows of bf16, keys transposed; the gradients of both, per block of keys `[d, lanes]`.
         let key_rows = take(keys * width / 2).as_mut_ptr();
         let value_rows = take(keys * width / 2).as_mut_ptr();
         let key_columns = take(turned * width / 2).as_mut_ptr();
-        let (dk, dv) = (take(shape.keys * padded), take(shape.keys * padded));
-        // A strip of queries and output gradients in lanes, pairs of channels; the gradient of the queries in lanes.
+        let (dk, dv) = (take(LANES * blocks * d), take(LANES * blocks * d));
+        // A strip of queries and output gradients in lanes: as pairs of channels, and as rows of bf16. The gradient of the
+        // queries.
         let (query_lanes, dout_lanes) = (take(LANES * even), take(LANES * even));
+        let (query_rows, dout_rows) = (take(LANES * d / 2), take(LANES * d / 2));
         let dq = take(LANES * d);
-        // The strip's queries and output gradients as pairs of rows.
-        let (query_pairs, dout_pairs) = (take(LANES / 2 * padded), take(LANES / 2 * padded));
-        // A block's probabilities and gradients of scores, `[KEYS, 64]` in bf16, and the latter in pairs of keys.
-        let (p_rows, ds_rows) = (take(LANES * KEYS / 2), take(LANES * KEYS / 2));
-        let ds_pairs = take(LANES * KEYS / 2);
+        // A block's probabilities and gradients of scores as rows of keys; the latter as pairs of keys; one of both as
+        // pairs of queries.
+        let (p_rows, ds_rows) = (take(LANES * LANES / 2), take(LANES * LANES / 2));
+        let (ds_pairs, turned_pairs) = (take(LANES * LANES / 2), take(LANES * LANES / 2));
         let (offsets, deltas) = (take(LANES), take(LANES));
         // SAFETY: the scratch was cut to these sizes.
         unsafe {
@@ -113,24 +107,30 @@ impl Kernel for Head<'_> {
             let rows = value_rows.cast::<u16>();
             round_rows(simd, &v[key_start..], stride, size, 1.0, rows);
         }
-        let (mut rows, mut lanes, mut key_places) = (Vec::new(), 0, Vec::new());
-        multiples(padded, KEYS, &mut key_places);
+        dk.fill(0.0);
+        dv.fill(0.0);
+        let (mut rows, mut key_places) = (Vec::new(), Vec::new());
         let mut first = 0;
         while first < shape.queries {
             let strip = Strip::new::<S>(first, shape.queries);
             first += strip.count;
-            if lanes != strip.lanes {
-                lanes = strip.lanes;
-                multiples(lanes, d, &mut rows);
-            }
+            let lanes = strip.lanes;
+            multiples(lanes, d, &mut rows);
             let at = query_start + strip.first * stride;
             let (q, dout) = (&q[at..], &self.dout[at..]);
-            strip.transpose(q, stride, d, shape.scale() * LOG2_E, query_lanes);
-            pair_rows(simd, &mut query_lanes[..even * lanes], d, lanes);
-            strip.transpose(dout, stride, d, 1.0, dout_lanes);
-            pair_rows(simd, &mut dout_lanes[..even * lanes], d, lanes);
-            pair_queries(simd, &strip, q, stride, &panels, query_pairs);
-            pair_queries(simd, &strip, dout, stride, &panels, dout_pairs);
+            for (x, factor, to, to_rows) in [
+                (
+                    q,
+                    shape.scale() * LOG2_E,
+                    &mut *query_lanes,
+                    &mut *query_rows,
+                ),
+                (dout, 1.0, &mut *dout_lanes, &mut *dout_rows),
+            ] {
+                strip.transpose(x, stride, d, factor, to);
+                round_lanes(simd, &to[..d * lanes], lanes, to_rows);
+                pair_rows(simd, &mut to[..even * lanes], d, lanes);
+            }
             offsets.fill(0.0);
             deltas.fill(0.0);
             let all = &self.lse[(self.b * shape.heads + self.h) * shape.queries..];
@@ -140,21 +140,21 @@ impl Kernel for Head<'_> {
                 deltas[lane] = -dot(simd, out, &dout[lane * stride..][..d]);
             }
             dq[..d * lanes].fill(0.0);
+            // Of a causal strip's last block the hidden keys have probability zero.
             let visible = shape.visible(first);
-            for start in (0..visible).step_by(KEYS) {
-                let count = KEYS.min(visible - start);
+            for block in key_blocks::<S>(shape.keys).take_while(|block| block.first < visible) {
                 let scores = Scores {
-                    keys: count,
+                    keys: block.count,
                     steps: even / 2,
                     stride: width / 2,
-                    key_rows: key_rows.wrapping_add(start * width / 2),
-                    value_rows: value_rows.wrapping_add(start * width / 2),
+                    key_rows: key_rows.wrapping_add(block.first * width / 2),
+                    value_rows: value_rows.wrapping_add(block.first * width / 2),
                     query_lanes,
                     dout_lanes,
                     offsets,
                     deltas,
-                    hidden: (shape.causal && start + count > strip.first)
-                        .then(|| start as isize - strip.first as isize),
+                    hidden: (shape.causal && block.first + block.count > strip.first)
+                        .then(|| block.first as isize - strip.first as isize),
                     p_rows: p_rows.as_mut_ptr().cast(),
                     ds_rows: ds_rows.as_mut_ptr().cast(),
                     ds_pairs: ds_pairs.as_mut_ptr(),
@@ -166,26 +166,36 @@ impl Kernel for Head<'_> {
                     _ => simd.call(Differentiate::<4>(scores)),
                 }
                 let left = LeftView {
-                    start: key_columns.wrapping_add(start / 2),
+                    start: key_columns.wrapping_add(block.first / 2),
                     row_stride: turned / 2,
                     depth_stride: 1,
                 };
                 // SAFETY: `d` rows of keys, zero beyond the last.
-                unsafe { strip.product_bf16(simd, left, count, ds_pairs, &rows[..d], dq, true) };
+                unsafe { strip.product_bf16(simd, left, block.count, ds_pairs, &rows, dq, true) };
+                multiples(block.lanes, d, &mut key_places);
                 for (left, right, sums) in [
-                    (&*p_rows, &*dout_pairs, &mut *dv),
-                    (&*ds_rows, &*query_pairs, &mut *dk),
+                    (&*dout_rows, &*p_rows, &mut *dv),
+                    (&*query_rows, &*ds_rows, &mut *dk),
                 ] {
-                    let sums = &mut sums[start * padded..][..count * padded];
-                    let places = &key_places[..count];
-                    // The first strip sees as few keys as any: what it leaves out, a later one sets.
-                    let seen = match shape.causal {
-                        true => shape.visible(strip.first).saturating_sub(start).min(count),
-                        false if strip.first == 0 => 0,
-                        false => count,
+                    turn_queries(simd, right, lanes, block.lanes, turned_pairs);
+                    let left = LeftView {
+                        start: left.as_ptr(),
+                        row_stride: LANES / 2,
+                        depth_stride: 1,
                     };
-                    sums[seen * padded..].fill(0.0);
-                    add_queries(simd, &strip, &panels, left, right, places, sums);
+                    let sums = &mut sums[block.first * d..][..d * block.lanes];
+                    // SAFETY: `d` rows of 64 queries.
+                    unsafe {
+                        block.product_bf16(
+                            simd,
+                            left,
+                            lanes,
+                            turned_pairs,
+                            &key_places,
+                            sums,
+                            true,
+                        );
+                    }
                 }
             }
             // SAFETY: this head's gradients of the strip's queries.
@@ -194,24 +204,30 @@ impl Kernel for Head<'_> {
                 strip.write_rows(&dq[..d * lanes], &factors, self.gradients[0], at, stride);
             }
         }
-        let seen = shape.visible(shape.queries);
-        for (sums, to, scale) in [
-            (dk, self.gradients[1], shape.scale()),
-            (dv, self.gradients[2], 1.0),
-        ] {
-            for (key, sums) in sums.chunks_exact(padded).enumerate() {
-                // SAFETY: this head's numbers of one key.
-                let to = unsafe { to.slice(key_start + key * stride, d) };
-                if key >= seen {
-                    to.fill(0.0);
-                    continue;
-                }
-                for (to, sum) in to.iter_mut().zip(sums) {
-                    *to = sum * scale;
-                }
+        // The queries came with a factor for scores in units of log₂.
+        for (sums, to, factor) in [(dk, self.gradients[1], LN_2), (dv, self.gradients[2], 1.0)] {
+            for block in key_blocks::<S>(shape.keys) {
+                let sums = &sums[block.first * d..][..d * block.lanes];
+                let at = key_start + block.first * stride;
+                // SAFETY: this head's gradients of the block's keys.
+                unsafe { block.write_rows(sums, &[factor; LANES], to, at, stride) };
             }
         }
     }
+}
+
+/// The keys in blocks, as strips.
+fn key_blocks<S: Simd>(keys: usize) -> impl Iterator<Item = Strip> {
+    (0..keys).step_by(LANES).map(move |first| {
+        let count = LANES.min(keys - first);
+        let vectors = count.div_ceil(S::LANES);
+        Strip {
+            first,
+            count,
+            vectors,
+            lanes: vectors * S::LANES,
+        }
+    })
 }
 
 /// A block of keys and a strip of queries.
@@ -231,7 +247,7 @@ struct Scores<'a> {
     deltas: &'a [f32],
     /// By how many places the block's first key comes after the strip's first query, where some keys are hidden.
     hidden: Option<isize>,
-    /// `[keys, 64]`
+    /// `[64, 64]`, of which `keys` rows and the strip's lanes are written.
     p_rows: *mut u16,
     ds_rows: *mut u16,
     /// `[keys / 2, lanes]`
@@ -332,66 +348,34 @@ fn hide<S: Simd, const V: usize>(simd: S, distance: isize, p: &mut [S::Vector; V
     }
 }
 
-/// Pairs of neighbouring queries' rows, zero beyond the last: for each panel of channels `[lanes / 2][width]`.
+/// Rounds `x: [d, lanes]` to rows of 64 bf16 numbers, of which the first `lanes` are written.
 #[inline(always)]
-fn pair_queries<S: Simd>(
-    simd: S,
-    strip: &Strip,
-    x: &[f32],
-    stride: usize,
-    panels: &Panels,
-    to: &mut [f32],
-) {
-    let pairs = strip.lanes / 2;
-    for index in 0..panels.count {
-        let panel = panels.get(index);
-        let row = |query: usize| match query < strip.count {
-            true => &x[query * stride + panel.start..][..panel.columns],
-            false => &[],
-        };
-        let to = &mut to[panel.start * pairs..][..pairs * panel.width];
-        for (pair, to) in to.chunks_exact_mut(panel.width).enumerate() {
-            let (low, high) = (row(2 * pair), row(2 * pair + 1));
-            for at in (0..panel.width).step_by(S::LANES) {
-                let low = simd.load_partial(low.get(at..).unwrap_or(&[]));
-                let high = simd.load_partial(high.get(at..).unwrap_or(&[]));
-                simd.store(&mut to[at..], simd.pairs_bf16(low, high));
+fn round_lanes<S: Simd>(simd: S, x: &[f32], lanes: usize, to: &mut [f32]) {
+    for (row, to) in x.chunks_exact(lanes).zip(to.chunks_exact_mut(LANES / 2)) {
+        for at in (0..lanes).step_by(S::LANES) {
+            // SAFETY: `lanes` are whole vectors, at most 64.
+            unsafe {
+                let to = to.as_mut_ptr().cast::<u16>().add(at);
+                simd.store_bf16_raw(to, simd.load(&row[at..]));
             }
         }
     }
 }
 
-/// `sums: [keys, padded] += left: [keys, lanes] · right`, over the strip's queries; `right` comes from [`pair_queries`].
+/// Transposes the pairs of queries of `rows: [key_lanes][64]` in bf16 to `[lanes / 2][key_lanes]`.
 #[inline(always)]
-fn add_queries<S: Simd>(
-    simd: S,
-    strip: &Strip,
-    panels: &Panels,
-    left: &[f32],
-    right: &[f32],
-    places: &[usize],
-    sums: &mut [f32],
-) {
-    let pairs = strip.lanes / 2;
-    assert!(left.len() >= places.len() * LANES / 2 && right.len() >= pairs * panels.padded());
-    assert!(sums.len() >= places.len() * panels.padded());
-    for index in 0..panels.count {
-        let panel = panels.get(index);
-        let packed = right[panel.start * pairs..].as_ptr();
-        let block = Block {
-            depth: strip.lanes,
-            left: LeftView {
-                start: left.as_ptr(),
-                row_stride: LANES / 2,
-                depth_stride: 1,
-            },
-            panel: packed,
-            vectors: panel.vectors,
-            prefetch: packed,
-            store: Store::plain(sums[panel.start..].as_mut_ptr(), places, panel.width, true),
-        };
-        // SAFETY: the lengths of all three were checked.
-        unsafe { block.run::<S, { tile::DOT }>(simd) }
+fn turn_queries<S: Simd>(simd: S, rows: &[f32], lanes: usize, key_lanes: usize, to: &mut [f32]) {
+    const STRIDE: usize = LANES / 2;
+    assert!(rows.len() >= key_lanes * STRIDE && to.len() >= STRIDE * key_lanes);
+    for key in (0..key_lanes).step_by(16) {
+        for pair in (0..lanes / 2).step_by(16) {
+            // SAFETY: both have whole squares of 16 pairs by 16 keys, as was checked.
+            unsafe {
+                let from = rows.as_ptr().add(key * STRIDE + pair);
+                let to = to.as_mut_ptr().add(pair * key_lanes + key);
+                simd.transpose_raw((from, STRIDE), (to, key_lanes));
+            }
+        }
     }
 }
 

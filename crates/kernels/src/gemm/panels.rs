@@ -96,13 +96,20 @@ pub(crate) fn pack_f32<F: Fn(usize) -> PackRow + Sync>(
     });
 }
 
-/// Packs in bf16 pairs: `packed` has `k.div_ceil(2) · panels.padded() · 2` numbers and is zero.
+/// Packs in bf16 pairs: `packed` has `k.div_ceil(2) · panels.padded() · 2` numbers. Zero is the partner of an odd last row.
 pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
     panels: &Panels,
     from: &PackSource<F>,
     packed: &mut [u16],
 ) {
-    assert_eq!(packed.len(), from.k.div_ceil(2) * panels.padded() * 2);
+    let all_pairs = from.k.div_ceil(2);
+    assert_eq!(packed.len(), all_pairs * panels.padded() * 2);
+    if !from.k.is_multiple_of(2) {
+        for panel in (0..panels.count).map(|index| panels.get(index)) {
+            let last = panel.start * all_pairs + (all_pairs - 1) * panel.width;
+            packed[2 * last..][..2 * panel.width].fill(0);
+        }
+    }
     let shared = SharedMut::new(packed);
     let isa = isa::active();
     for_each_block(panels, from, |panel, visits, numbers| {
@@ -110,7 +117,7 @@ pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
             std::array::from_fn(|i| (from.visit)((visits.start + i).min(visits.end - 1)).row);
         let rows = &rows[..visits.len()];
         assert!(rows.iter().all(|&row| row < from.k));
-        let pairs = panel.start * from.k.div_ceil(2);
+        let pairs = panel.start * all_pairs;
         if rows[0].is_multiple_of(2) && rows.iter().zip(rows[0]..).all(|(&row, next)| row == next) {
             let first = shared.pointer((pairs + rows[0] / 2 * panel.width) * 2);
             return isa.run(PairRows {

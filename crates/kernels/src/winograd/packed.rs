@@ -62,7 +62,7 @@ impl PackedWinograd {
             format,
             buffer: Buffer::zeroed(0),
         };
-        packed.buffer = Buffer::zeroed(tile.places() * packed.place_len());
+        packed.buffer = Buffer::unspecified(tile.places() * packed.place_len());
         let steps = packed.steps();
         let shared = SharedMut::new(packed.buffer.as_f32_mut());
         // A task packs some 64 inputs of one panel: 64 × 64 × 36 numbers.
