@@ -6,6 +6,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
+use velatura_kernels::attention::{self, AttentionShape};
 use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding, Tile};
 use velatura_kernels::gemm::{self, Epilogue, Layout, PackedMatrix, Precision};
 use velatura_kernels::isa;
@@ -142,12 +143,60 @@ impl Bench {
                     black_box(pack(&weight, sizes, precision, algorithm));
                 });
             }
-            if train {
-                let name = format!("{name} weight gradient {precision:?}");
+            let chosen = Algorithm::choose_for_weight_gradient(&shape, precision);
+            for &algorithm in algorithms.iter().filter(|_| train) {
+                let how = if algorithm == chosen { " (chosen)" } else { "" };
+                let name = format!("{name} weight gradient {precision:?} {algorithm:?}{how}");
                 self.line(&name, work, || {
-                    conv::backward_weight(&shape, &x, &dy, &mut dw, precision);
+                    conv::backward_weight_by(algorithm, &shape, &x, &dy, &mut dw, precision);
                 });
             }
+        }
+    }
+}
+
+impl Bench {
+    /// Forward as in training, with what the gradient needs, then the gradient: two products and five.
+    fn attention(&self, [batch, heads, queries, keys, head_dim]: [usize; 5]) {
+        let name = format!("attention {batch}x{heads} heads {queries}x{keys} d {head_dim}");
+        if !self.wants(&name) {
+            return;
+        }
+        let width = heads * head_dim;
+        let (q, dout) = (
+            numbers(batch * queries * width),
+            numbers(batch * queries * width),
+        );
+        let (k, v) = (numbers(batch * keys * width), numbers(batch * keys * width));
+        let (mut out, mut dq, mut dk, mut dv) = (q.clone(), q.clone(), k.clone(), v.clone());
+        let mut lse = vec![0.0; batch * heads * queries];
+        let product = batch * heads * queries * keys * head_dim;
+        for precision in [Precision::F32, Precision::Bf16] {
+            let shape = AttentionShape {
+                batch,
+                heads,
+                queries,
+                keys,
+                head_dim,
+                causal: false,
+                precision,
+            };
+            self.line(
+                &format!("{name} forward {precision:?}"),
+                2 * product,
+                || {
+                    attention::forward(&shape, &q, &k, &v, &mut out, Some(&mut lse));
+                },
+            );
+            self.line(
+                &format!("{name} gradients {precision:?}"),
+                5 * product,
+                || {
+                    attention::backward(
+                        &shape, &q, &k, &v, &out, &lse, &dout, &mut dq, &mut dk, &mut dv,
+                    );
+                },
+            );
         }
     }
 }
@@ -178,6 +227,10 @@ fn main() {
         (4096, 1152, 128),
         (16384, 64, 64),
         (4096, 192, 768),
+        (16384, 96, 96),
+        (16384, 96, 768),
+        (4096, 192, 1536),
+        (131072, 128, 64),
     ] {
         bench.matmul(shape);
         bench.gradients(shape);
@@ -189,11 +242,25 @@ fn main() {
         (16, 32, (96, 96), 1),
         (16, 32, (96, 96), 2),
         (16, 8, (384, 384), 1),
+        (8, 128, (64, 64), 1),
+        (8, 64, (128, 128), 1),
+        (8, 32, (256, 256), 1),
+        (8, 128, (64, 3), 1),
         (4, 128, (3, 32), 1),
         (16, 32, (4, 96), 1),
         (4, 128, (32, 3), 1),
     ] {
         bench.conv(batch, side, channels, stride, true);
+    }
+    for shape in [
+        [16, 8, 1024, 1024, 12],
+        [16, 8, 1024, 77, 12],
+        [16, 8, 256, 256, 24],
+        [16, 8, 64, 64, 48],
+        [2, 8, 1024, 1024, 40],
+        [8, 1, 256, 256, 256],
+    ] {
+        bench.attention(shape);
     }
     // Stable Diffusion 1.5 at 512×512 with guidance.
     for shape in [

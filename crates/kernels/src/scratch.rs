@@ -4,6 +4,7 @@ use memmap2::MmapMut;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::slice;
+use std::sync::Mutex;
 
 /// A cache line.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +29,35 @@ enum Memory {
     Pages(MmapMut),
 }
 
+/// The last buffer that was given back: training packs a weight again as soon as it has let go of the old form, and fresh
+/// memory would take as long as packing.
+static SPARE: Mutex<Option<Buffer>> = Mutex::new(None);
+
+/// Buffers of fewer numbers are not worth keeping.
+const SPARED: usize = 1 << 12;
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.len >= SPARED {
+            let (memory, len) = (std::mem::replace(&mut self.memory, Memory::NONE), self.len);
+            let old = SPARE
+                .lock()
+                .map(|mut spare| spare.replace(Buffer { memory, len }));
+            // Freed after the lock is, and not spared again.
+            if let Ok(Some(mut old)) = old {
+                old.len = 0;
+            }
+        }
+    }
+}
+
+impl Memory {
+    const NONE: Memory = Memory::Lines(Vec::new());
+}
+
 impl Clone for Buffer {
     fn clone(&self) -> Self {
-        let mut copy = Buffer::zeroed(self.len);
+        let mut copy = Buffer::unspecified(self.len);
         copy.as_f32_mut().copy_from_slice(self.as_f32());
         copy
     }
@@ -52,6 +79,15 @@ impl Buffer {
         }
         let memory = Memory::Lines(vec![Line([0; 16]); len.div_ceil(16)]);
         Buffer { memory, len }
+    }
+
+    /// `len` numbers of 32 bits, zeros or left over from earlier use.
+    pub fn unspecified(len: usize) -> Self {
+        let spare = match SPARE.lock() {
+            Ok(mut spare) => spare.take_if(|spare| spare.len == len),
+            Err(_) => None,
+        };
+        spare.unwrap_or_else(|| Buffer::zeroed(len))
     }
 
     fn start(&self) -> *const u8 {
@@ -159,6 +195,19 @@ mod tests {
         let copy = large.clone();
         assert_eq!((copy.len(), copy.as_f32()[len - 1]), (len, 7.0));
         assert_eq!(copy.as_f32().as_ptr() as usize % 64, 0);
+    }
+
+    #[test]
+    fn a_buffer_is_handed_out_again_whole() {
+        // A length that no other test uses, because the spare one is shared between tests.
+        let len = super::SPARED + 1234;
+        let mut first = super::Buffer::zeroed(len);
+        first.as_f32_mut()[len - 1] = 7.0;
+        drop(first);
+        // Another test may have given one back meanwhile.
+        let second = super::Buffer::unspecified(len);
+        assert_eq!(second.len(), len);
+        assert!([0.0, 7.0].contains(&second.as_f32()[len - 1]));
     }
 
     #[test]

@@ -155,11 +155,7 @@ fn matches_the_plain_loops() {
                 check_close(&what("out"), out.get(), &want.out, relative, unit);
                 let before = out.get().to_vec();
                 attention::forward(&s, q, k, v, out.get_mut(), Some(&mut lse));
-                // With gradients to come, products of bf16 go to the matrix unit or not at all.
-                match precision == Precision::Bf16 && isa.has_bf16_dot() {
-                    false => assert_eq!(out.get(), before),
-                    true => check_close(&what("out"), out.get(), &want.out, relative, unit),
-                }
+                assert_eq!(out.get(), before);
                 check_close(&what("lse"), &lse, &want.lse, relative, unit);
                 let [mut dq, mut dk, mut dv] =
                     [q.len(), k.len(), v.len()].map(|len| Misaligned::new(&vec![f32::NAN; len], 5));
@@ -185,27 +181,49 @@ fn matches_the_plain_loops() {
 
 #[test]
 fn bf16_dot_products_match_the_plain_loops() {
+    if !Isa::Avx512.is_available() {
+        return;
+    }
     let mut shapes = shapes();
-    // An odd head size, and several blocks of keys of which the last is odd.
+    // Odd head sizes, more than one panel of channels, and several blocks of keys of which the last is odd.
     shapes.push(shape([2, 2, 70, 601, 7], false));
     shapes.push(shape([1, 1, 65, 211, 513], false));
+    shapes.push(shape([1, 1, 17, 97, 65], true));
+    // More keys than a causal query sees, and lanes for every number of vectors.
+    shapes.push(shape([1, 2, 40, 300, 12], true));
+    for queries in [5, 20, 37, 50] {
+        shapes.push(shape([1, 1, queries, 33, 12], false));
+    }
     for s in shapes {
         let case = Case::new(&s, 1.5);
         let s = AttentionShape {
             precision: Precision::Bf16,
             ..s
         };
-        let want = exact(&s, &case).out;
+        let want = exact(&s, &case);
         let mut out = Misaligned::new(&vec![f32::NAN; case.q.len()], 3);
-        let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| Misaligned::new(x, 1));
-        let run = || attention::forward(&s, q.get(), k.get(), v.get(), out.get_mut(), None);
-        if !Isa::Avx512.is_available() {
+        let mut lse = vec![f32::NAN; want.lse.len()];
+        let [q, k, v, dout] =
+            [&case.q, &case.k, &case.v, &case.dout].map(|x| Misaligned::new(x, 1));
+        let [mut dq, mut dk, mut dv] = [&case.q, &case.k, &case.v].map(|x| vec![f32::NAN; x.len()]);
+        let run = || {
+            let (q, k, v) = (q.get(), k.get(), v.get());
+            attention::forward(&s, q, k, v, out.get_mut(), Some(&mut lse));
+            let (out, dout) = (out.get(), dout.get());
+            attention::backward(&s, q, k, v, out, &lse, dout, &mut dq, &mut dk, &mut dv);
+        };
+        if isa::with(Isa::Avx512, || isa::with_bf16_dot(true, run)).is_none() {
             return;
         }
-        let ran = isa::with(Isa::Avx512, || isa::with_bf16_dot(true, run));
-        if ran.is_some() {
-            let what = format!("{s:?}");
-            check_close(&what, out.get(), &want, tolerance(&s), 1.0 / 512.0);
+        let (what, relative, unit) = (format!("{s:?}"), tolerance(&s), 1.0 / 512.0);
+        check_close(&what, out.get(), &want.out, relative, unit);
+        check_close(&what, &lse, &want.lse, relative, unit);
+        for (name, got, want) in [
+            ("dq", &dq, &want.dq),
+            ("dk", &dk, &want.dk),
+            ("dv", &dv, &want.dv),
+        ] {
+            check_close(&format!("{what}: {name}"), got, want, 4.0 * relative, unit);
         }
     }
 }

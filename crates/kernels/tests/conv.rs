@@ -181,12 +181,20 @@ fn weight_gradient_equals_the_plain_loops() {
         for isa in isas() {
             for precision in [Precision::F32, Precision::Bf16] {
                 let mut dw = vec![f32::NAN; shape.weight_len()];
-                isa::with(isa, || {
-                    conv::backward_weight(&shape, &x, &dy, &mut dw, precision)
-                });
                 let bound = bound(pixels, precision == Precision::Bf16);
-                let what = format!("{isa} {precision:?} {shape:?}");
-                assert_close(&what, &dw, &want, &scale, bound);
+                for dot in [false, true] {
+                    let direct = Algorithm::Direct;
+                    let run = || {
+                        isa::with(isa, || {
+                            conv::backward_weight_by(direct, &shape, &x, &dy, &mut dw, precision)
+                        })
+                    };
+                    if isa::with_bf16_dot(dot, run).is_none() {
+                        continue;
+                    }
+                    let what = format!("{isa} {precision:?} dot {dot} {shape:?}");
+                    assert_close(&what, &dw, &want, &scale, bound);
+                }
             }
         }
     }

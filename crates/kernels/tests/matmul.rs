@@ -247,6 +247,60 @@ fn transposed_and_accumulated_products() {
     }
 }
 
+fn check_weight_gradient((m, o, i): (usize, usize, usize)) {
+    let (t, normal) = (Layout::Transposed, Layout::Normal);
+    let Case { a, b, want, scale } = case(o, i, m, (t, normal));
+    for isa in isas() {
+        isa::with(isa, || {
+            for (precision, dot) in [
+                (Precision::F32, false),
+                (Precision::Bf16, false),
+                (Precision::Bf16, true),
+            ] {
+                let (dy, x) = (Misaligned::new(&a, 1), Misaligned::new(&b, 3));
+                let mut dw = Misaligned::new(&vec![f32::NAN; o * i], 5);
+                let run = || {
+                    gemm::weight_gradient((m, o, i), dy.get(), x.get(), dw.get_mut(), precision);
+                };
+                if isa::with_bf16_dot(dot, run).is_none() {
+                    continue;
+                }
+                let what = format!("{isa} {precision:?} dot {dot} {m}x{o}x{i}");
+                let bound = bound(m, precision == Precision::Bf16);
+                assert_close(&what, dw.get(), &want, &scale, bound);
+            }
+        });
+    }
+}
+
+#[test]
+fn weight_gradients_at_every_tail() {
+    // Around pieces of 256 rows, blocks of 192 outputs, groups of 384 columns and slabs of long sums.
+    for shape in [
+        (255, 13, 65),
+        (257, 7, 64),
+        (513, 193, 70),
+        (300, 20, 400),
+        (2000, 400, 33),
+        (5001, 33, 18),
+        (9000, 12, 20),
+        (0, 3, 4),
+        (3, 0, 4),
+        (3, 4, 0),
+    ] {
+        check_weight_gradient(shape);
+    }
+    for m in 0..=9 {
+        check_weight_gradient((m, 7, 18));
+    }
+    for o in 1..=14 {
+        check_weight_gradient((5, o, 17));
+    }
+    for i in 1..=34 {
+        check_weight_gradient((4, 3, i));
+    }
+}
+
 /// The same bits whatever the number of threads.
 #[test]
 fn results_do_not_depend_on_threads() {
@@ -264,7 +318,14 @@ fn results_do_not_depend_on_threads() {
             gemm::matmul(m, n, k, &a, t, &b, normal, &mut out, false);
             out.iter().map(|x| x.to_bits()).collect()
         };
-        shapes.iter().map(product).collect()
+        let gradient = |&(m, n, k): &(usize, usize, usize)| {
+            let (dy, x) = (random(k * m, 1), random(k * n, 2));
+            let mut dw = vec![0.0; m * n];
+            gemm::weight_gradient((k, m, n), &dy, &x, &mut dw, Precision::Bf16);
+            dw.iter().map(|x| x.to_bits()).collect()
+        };
+        let gradients = shapes.iter().map(gradient);
+        shapes.iter().map(product).chain(gradients).collect()
     };
     pool::set_threads(1);
     let one = products();

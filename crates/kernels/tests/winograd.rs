@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding, Tile};
 use velatura_kernels::gemm::{Epilogue, Precision};
-use velatura_kernels::isa;
+use velatura_kernels::isa::{self, Isa};
 use velatura_kernels::reference::conv as reference;
 
 fn shape(
@@ -60,7 +60,6 @@ fn shapes() -> Vec<ConvShape> {
     shapes
 }
 
-/// Enough channels for the weight's gradient to go by tiles.
 fn gradient_shapes() -> Vec<ConvShape> {
     let same = [1; 4];
     vec![
@@ -70,6 +69,9 @@ fn gradient_shapes() -> Vec<ConvShape> {
         shape((1, 12, 11), (100, 64), [0; 4]),
         // More tiles than are summed at once.
         shape((17, 16, 16), (64, 64), same),
+        // An odd number of tiles, and channels that are no whole vectors.
+        shape((1, 9, 9), (7, 100), same),
+        shape((3, 3, 3), (33, 5), [2, 1, 0, 1]),
     ]
 }
 
@@ -338,50 +340,96 @@ fn input_gradient_equals_the_plain_loops() {
     }
 }
 
+/// By how much the transforms for the weight's gradient, with all constants taken without their signs, can enlarge a
+/// product of two numbers.
+fn amplification(tile: Tile) -> f64 {
+    let t = transforms(tile);
+    let rows = |x: &[Vec<f64>]| -> f64 {
+        let magnitude = |row: &Vec<f64>| row.iter().map(|x| x.abs()).sum();
+        x.iter().map(magnitude).fold(0.0, f64::max)
+    };
+    let columns = |x: &[Vec<f64>]| {
+        let magnitude = |j: usize| x.iter().map(|row| row[j].abs()).sum::<f64>();
+        (0..x[0].len()).map(magnitude).fold(0.0, f64::max)
+    };
+    (rows(&t.b) * columns(&t.a) * columns(&t.g)).powi(2)
+}
+
+/// The mean square of the weight gradient's error along one axis, relative to that of the gradient, where each
+/// transformed number is off by 1 in relation to itself and all numbers of `x` and `dy` are independent: a place `i` then
+/// has the mean square `‖b_i‖²` of the one factor and `‖a_i‖²` of the other, of what lies in the picture; `G` takes it to
+/// the taps; a tap of the gradient is a sum over the outputs whose input is in the picture.
+fn enlargement(tile: Tile, inputs: usize, outputs: usize, before: usize) -> f64 {
+    let t = transforms(tile);
+    let (m, n) = (t.a.len(), t.b.len());
+    let inside = |place: usize| (before..before + inputs).contains(&place);
+    let (mut errors, mut gradient) = (0.0, 0.0);
+    for first in (0..outputs).step_by(m) {
+        let real = m.min(outputs - first);
+        for tap in 0..3 {
+            for i in 0..n {
+                let input = |j: &usize| inside(first + j);
+                let b: f64 = (0..n).filter(input).map(|j| t.b[i][j].powi(2)).sum();
+                let a: f64 = (0..real).map(|j| t.a[j][i].powi(2)).sum();
+                errors += t.g[i][tap].powi(2) * a * b;
+            }
+            gradient += (0..real).filter(|j| inside(first + j + tap)).count() as f64;
+        }
+    }
+    errors / gradient
+}
+
 /// `dw` is linear in `x` and `dy`, so each tile contributes at most the product of its largest numbers; the
 /// constants of the three transforms enter with the sums of their magnitudes.
 #[test]
 fn weight_gradient_equals_the_plain_loops() {
-    let amplification = {
-        let t = transforms(Tile::F4);
-        let most = |x: &[Vec<f64>], turned: bool| {
-            let sum = |row: &Vec<f64>| row.iter().map(|x| x.abs()).sum::<f64>();
-            if turned {
-                let column = |j: usize| x.iter().map(|row| row[j].abs()).sum::<f64>();
-                (0..x[0].len()).map(column).fold(0.0, f64::max)
-            } else {
-                x.iter().map(sum).fold(0.0, f64::max)
-            }
-        };
-        (most(&t.b, false) * most(&t.a, true) * most(&t.g, true)).powi(2)
-    };
     for shape in gradient_shapes() {
-        assert_ne!(Algorithm::choose(&shape, Precision::F32), Algorithm::Direct);
         let (x, dy) = (random(shape.input_len(), 1), random(shape.output_len(), 3));
         let mut want = vec![0.0; shape.weight_len()];
         reference::backward_weight(&shape, &widen(&x), &widen(&dy), &mut want);
-        let tiles = shape.batch * shape.out_height().div_ceil(4) * shape.out_width().div_ceil(4);
-        let scale = vec![amplification * tiles as f64; want.len()];
-        for isa in isas() {
-            let mut dw = vec![f32::NAN; shape.weight_len()];
-            isa::with(isa, || {
-                conv::backward_weight(&shape, &x, &dy, &mut dw, Precision::F32)
-            });
-            assert_close(
-                &format!("{isa} {shape:?}"),
-                &dw,
-                &want,
-                &scale,
-                error(tiles, false),
-            );
-            // That bound is wide; the error's norm shows what is usual.
-            let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-            let off = norm(&mut dw.iter().zip(&want).map(|(&a, b)| f64::from(a) - b));
-            let relative = off / norm(&mut want.iter().copied());
-            assert!(
-                relative < 1e-5,
-                "{isa} {shape:?}: relative error {relative:e}"
-            );
+        for tile in [Tile::F2, Tile::F4] {
+            let side = if tile == Tile::F2 { 2 } else { 4 };
+            let across = shape.out_height().div_ceil(side) * shape.out_width().div_ceil(side);
+            let tiles = shape.batch * across;
+            let scale = vec![amplification(tile) * tiles as f64; want.len()];
+            let Padding { top, left, .. } = shape.padding;
+            let square = enlargement(tile, shape.height, shape.out_height(), top)
+                * enlargement(tile, shape.width, shape.out_width(), left);
+            for isa in isas() {
+                for (precision, dot) in [
+                    (Precision::F32, false),
+                    (Precision::Bf16, false),
+                    (Precision::Bf16, true),
+                ] {
+                    let mut dw = vec![f32::NAN; shape.weight_len()];
+                    let algorithm = Algorithm::Winograd(tile);
+                    let run = || {
+                        isa::with(isa, || {
+                            conv::backward_weight_by(algorithm, &shape, &x, &dy, &mut dw, precision)
+                        })
+                    };
+                    if isa::with_bf16_dot(dot, run).is_none() {
+                        continue;
+                    }
+                    let rounded = dot && isa == Isa::Avx512;
+                    let what = format!("{isa} {precision:?} dot {dot} {tile:?} {shape:?}");
+                    assert_close(&what, &dw, &want, &scale, error(tiles, rounded));
+                    // That bound is wide; the error's norm shows what is usual. Two factors are rounded, evenly
+                    // within half a step of 2⁻⁸ at most.
+                    let norm =
+                        |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+                    let off = norm(&mut dw.iter().zip(&want).map(|(&a, b)| f64::from(a) - b));
+                    let relative = off / norm(&mut want.iter().copied());
+                    let limit = match rounded {
+                        true => (square * 2.0 / 3.0).sqrt() / 512.0,
+                        false => 1e-5,
+                    };
+                    assert!(
+                        relative < limit,
+                        "{what}: relative error {relative:e}, {limit:e}"
+                    );
+                }
+            }
         }
     }
 }

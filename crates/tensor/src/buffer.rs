@@ -11,9 +11,13 @@ const SMALL: usize = 4096;
 
 /// Buffers in use and waiting buffers together may always take this many bytes: a UNet step at 512×512
 /// hands round about 200 MB of activations. Beyond it, waiting buffers are kept only as long as all
-/// together stay below what was once in use at a time, as in training, where each step needs the same
-/// again. So recycling never raises the peak.
+/// together stay below what was once in use at a time and a [`SLACK`]th more, as in training, where each step
+/// needs the same again.
 const ALWAYS: usize = 768 << 20;
+
+/// Without slack the buffers for gradients, which have no use before the peak, would go to make room for it, and each
+/// step would touch fresh pages for them.
+const SLACK: usize = 4;
 
 #[derive(Default)]
 struct Pool {
@@ -59,7 +63,7 @@ impl Pool {
     }
 
     fn shrink(&mut self) {
-        let most = self.most_used.max(ALWAYS);
+        let most = (self.most_used + self.most_used / SLACK).max(ALWAYS);
         while self.idle + self.used > most
             && let Some(oldest) = self.waiting.pop_front()
         {

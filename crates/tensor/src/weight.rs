@@ -111,8 +111,8 @@ impl Weight {
     }
 
     /// A weight that training changes. The parameter itself stays f32, and so do sums and gradients;
-    /// `precision` is that of the factors of its products, forward and backward. Without a matrix unit
-    /// the gradient of the weight is an f32 product either way.
+    /// `precision` is that of the factors of its products, forward and backward. Without a matrix unit or a fast
+    /// bf16 dot product the gradient of the weight is an f32 product either way.
     pub fn trainable_in(parameter: Parameter, precision: Precision) -> Self {
         Weight(Arc::new(Inner {
             shape: parameter.shape().to_vec(),

@@ -1,8 +1,7 @@
 //! The backward pass.
 
-use super::AttentionShape;
 use super::strip::{Strip, multiples, skew, skewed};
-use super::tiled;
+use super::{AttentionShape, dot_backward, tiled};
 use crate::gemm::tile::{Block, F32, LeftView, Store};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::for_each_piece;
@@ -51,6 +50,10 @@ pub fn backward(
     assert_eq!((dk.len(), dv.len()), (key_len, key_len));
     if shape.tiled() && !q.is_empty() {
         return tiled::backward(shape, [q, k, v], out, lse, dout, [dq, dk, dv]);
+    }
+    if shape.dotted() && !q.is_empty() {
+        let isa = isa::active();
+        return dot_backward::backward(isa, shape, [q, k, v], out, lse, dout, [dq, dk, dv]);
     }
     dk.fill(0.0);
     dv.fill(0.0);

@@ -25,6 +25,7 @@ pub(super) fn forward(
     k: &[f32],
     v: &[f32],
     out: &mut [f32],
+    lse: Option<&mut [f32]>,
 ) {
     let heads = shape.batch * shape.heads;
     let sizes = Sizes {
@@ -53,7 +54,7 @@ pub(super) fn forward(
     let strips = (1_000_000 / (64 * shape.keys * shape.head_dim)).max(1);
     let block = strips * 64;
     let blocks = shape.queries.div_ceil(block);
-    let out = SharedMut::new(out);
+    let (out, lse) = (SharedMut::new(out), lse.map(SharedMut::new));
     parallel_for(heads * blocks, |task| {
         let (head, i) = (task / blocks, task % blocks);
         isa.run_bf16(Forward {
@@ -62,7 +63,7 @@ pub(super) fn forward(
                 b: head / shape.heads,
                 h: head % shape.heads,
                 out,
-                lse: None,
+                lse,
             },
             sizes,
             queries: i * block..shape.queries.min((i + 1) * block),

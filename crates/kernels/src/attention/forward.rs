@@ -3,7 +3,6 @@
 use super::strip::{Strip, multiples, skew, skewed};
 use super::tiled;
 use super::{AttentionShape, dot};
-use crate::gemm::Precision;
 use crate::isa::{self, Kernel, Simd};
 use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
@@ -50,9 +49,7 @@ pub fn forward(
     if q.is_empty() {
         return;
     }
-    // The gradient's scores are f32 products, which must be the ones that the log-sum-exp is of.
-    let isa = isa::active();
-    let dotted = shape.precision == Precision::Bf16 && isa.has_bf16_dot() && lse.is_none();
+    let (isa, dotted) = (isa::active(), shape.dotted());
     let _note = profile::note(|| {
         let algorithm = match (shape.tiled(), dotted) {
             (true, _) => "amx bf16".into(),
@@ -67,7 +64,7 @@ pub fn forward(
         return tiled::forward(shape, q, k, v, out, lse);
     }
     if dotted {
-        return dot::forward(isa, shape, q, k, v, out);
+        return dot::forward(isa, shape, q, k, v, out, lse);
     }
     let (out, lse) = (SharedMut::new(out), lse.map(SharedMut::new));
     // Some 4 MFLOP per task, tens of microseconds, in strips of 64 queries.

@@ -5,10 +5,11 @@
 //! maximum and sum over blocks of keys (Milakov & Gimelshein, "Online normalizer calculation for
 //! softmax", 2018; Dao et al., "FlashAttention", 2022). The backward pass computes the
 //! probabilities again from the stored log-sum-exp. With a matrix unit, bf16 products go there
-//! (`tiled`); with a bf16 dot product, those of a forward pass without gradients use it (`dot`).
+//! (`tiled`); with a bf16 dot product they use that (`dot`, `dot_backward`).
 
 mod backward;
 mod dot;
+mod dot_backward;
 mod forward;
 mod rounded;
 mod strip;
@@ -37,8 +38,7 @@ pub struct AttentionShape {
     /// Whether query `i` sees the keys up to `i` only.
     pub causal: bool,
     /// The number format of the products' factors. [`Precision::Bf16`] counts where the CPU has a
-    /// matrix unit, and without gradients where it has a dot product; elsewhere they stay f32. Softmax
-    /// and sums are f32 always.
+    /// matrix unit or a dot product; elsewhere they stay f32. Softmax and sums are f32 always.
     pub precision: Precision,
 }
 
@@ -72,6 +72,11 @@ impl AttentionShape {
 
     fn tiled(&self) -> bool {
         self.precision == Precision::Bf16 && isa::active().has_tiles()
+    }
+
+    /// Whether the products are bf16 dot products.
+    fn dotted(&self) -> bool {
+        self.precision == Precision::Bf16 && isa::active().has_bf16_dot()
     }
 
     fn scale(&self) -> f32 {

@@ -4,6 +4,7 @@ use super::patches::{Patches, Run};
 use super::{Algorithm, ConvShape, Form, PackedConv};
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::{Left, Right};
+use crate::gemm::weight_gradient::{Inputs, WeightGradient};
 use crate::gemm::{self, Epilogue, PackedMatrix, Precision};
 use crate::tiles::{self, Places};
 use crate::{isa, pool, scratch, winograd};
@@ -142,11 +143,27 @@ fn input_phase(
 /// The gradient `dw: [O, I, kh, kw]` of [`forward`](super::forward)'s weight: `dw[o, i, dy, dx] =
 /// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`.
 ///
-/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit.
+/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit or a dot product.
 ///
 /// # Panics
 /// When a slice's length does not fit the shape.
 pub fn backward_weight(
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    precision: Precision,
+) {
+    let algorithm = Algorithm::choose_for_weight_gradient(shape, precision);
+    backward_weight_by(algorithm, shape, x, dy, dw, precision);
+}
+
+/// [`backward_weight`] by another algorithm than the one it would take.
+///
+/// # Panics
+/// When a slice's length does not fit the shape, or the algorithm is none for it.
+pub fn backward_weight_by(
+    algorithm: Algorithm,
     shape: &ConvShape,
     x: &[f32],
     dy: &[f32],
@@ -166,11 +183,12 @@ pub fn backward_weight(
     );
     let (outputs, channels) = (shape.out_channels, shape.in_channels);
     let pixels = shape.batch * shape.out_height() * shape.out_width();
+    if let Algorithm::Winograd(tile) = algorithm {
+        assert_eq!((shape.kernel, shape.stride), (3, 1), "for 3×3 of stride 1");
+        return winograd::weight_gradient(&shape.geometry(), tile, precision, x, dy, dw);
+    }
     if shape.is_pointwise() {
         return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, precision);
-    }
-    if weight_gradient_in_tiles(shape, precision) {
-        return winograd::weight_gradient(&shape.geometry(), x, dy, dw);
     }
     let taps = shape.kernel * shape.kernel;
     let columns = taps * channels;
@@ -180,36 +198,41 @@ pub fn backward_weight(
         let places = Places::patches(&patches, shape.batch);
         return tiles::weight_gradient(&places, outputs, dy, dw);
     }
-    let panels = gemm::packed::panels(isa, columns, Precision::F32);
-    scratch::with(outputs * columns, |by_tap| {
+    let mut by_tap = scratch::lease(outputs * columns);
+    if precision == Precision::Bf16 && isa.has_bf16_dot() {
+        let work = WeightGradient {
+            rows: pixels,
+            outputs,
+            columns,
+            dy,
+            x: Inputs::Patches(&patches),
+        };
+        work.run(isa, &mut by_tap);
+    } else {
+        let panels = gemm::packed::panels(isa, columns, Precision::F32);
         let (left, right) = (Left::Columns(dy), Right::Patches(&patches));
-        gemm::multiply(isa, outputs, pixels, left, right, panels, by_tap, false);
-        // [O, kh, kw, I] → [O, I, kh, kw]
-        if columns == 0 {
-            return;
-        }
-        let by_tap = &*by_tap;
-        pool::parallel_chunks_mut(dw, columns, |o, dw| {
-            let from = &by_tap[o * columns..][..columns];
-            for (i, dw) in dw.chunks_exact_mut(taps).enumerate() {
-                for (tap, to) in dw.iter_mut().enumerate() {
-                    *to = from[tap * channels + i];
-                }
+        gemm::multiply(
+            isa,
+            outputs,
+            pixels,
+            left,
+            right,
+            panels,
+            &mut by_tap,
+            false,
+        );
+    }
+    // [O, kh, kw, I] → [O, I, kh, kw]
+    if columns == 0 {
+        return;
+    }
+    let by_tap = &*by_tap;
+    pool::parallel_chunks_mut(dw, columns, |o, dw| {
+        let from = &by_tap[o * columns..][..columns];
+        for (i, dw) in dw.chunks_exact_mut(taps).enumerate() {
+            for (tap, to) in dw.iter_mut().enumerate() {
+                *to = from[tap * channels + i];
             }
-        });
+        }
     });
-}
-
-/// Whether the weight's gradient is worth Winograd's detour: its sums take four times the weight's memory
-/// beside it, and every tile is transformed for both factors.
-fn weight_gradient_in_tiles(shape: &ConvShape, precision: Precision) -> bool {
-    const SUMS: usize = 36 * 768 * 768;
-    let tiles_unit = precision == Precision::Bf16 && isa::active().has_tiles();
-    let sums = 36 * shape.in_channels * shape.out_channels;
-    !tiles_unit
-        && sums <= SUMS
-        && matches!(
-            Algorithm::choose(shape, Precision::F32),
-            Algorithm::Winograd(_)
-        )
 }

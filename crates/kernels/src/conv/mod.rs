@@ -7,7 +7,7 @@ mod backward;
 pub(crate) mod patches;
 
 pub use algorithm::{Algorithm, Tile};
-pub use backward::{backward_input, backward_weight};
+pub use backward::{backward_input, backward_weight, backward_weight_by};
 
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::Left;

@@ -12,6 +12,7 @@ pub(crate) mod packed;
 pub(crate) mod panels;
 mod rounding;
 pub(crate) mod tile;
+pub(crate) mod weight_gradient;
 
 pub use packed::PackedMatrix;
 pub use rounding::int8_error;
@@ -24,6 +25,7 @@ use crate::tiles::{self, Places};
 use driver::{OutRows, Product, Segment};
 use operands::{Left, Right};
 use panels::{PackRow, PackSource, Panels};
+use weight_gradient::{Inputs, WeightGradient};
 
 /// The number format of packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -232,7 +234,7 @@ pub fn matmul(
 }
 
 /// The gradient `dw: [o, i]` of a linear layer's weight, `dy: [m, o]` transposed times `x: [m, i]`.
-/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit.
+/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit or a dot product.
 ///
 /// # Panics
 /// When a slice's length does not fit the shapes.
@@ -243,11 +245,22 @@ pub fn weight_gradient(
     dw: &mut [f32],
     precision: Precision,
 ) {
-    if precision == Precision::Bf16 && isa::active().has_tiles() {
-        assert_eq!(dy.len(), m * o, "an output gradient of shape [{m}, {o}]");
-        assert_eq!(x.len(), m * i, "an input of shape [{m}, {i}]");
-        assert_eq!(dw.len(), o * i, "a weight gradient of shape [{o}, {i}]");
+    assert_eq!(dy.len(), m * o, "an output gradient of shape [{m}, {o}]");
+    assert_eq!(x.len(), m * i, "an input of shape [{m}, {i}]");
+    assert_eq!(dw.len(), o * i, "a weight gradient of shape [{o}, {i}]");
+    let isa = isa::active();
+    if precision == Precision::Bf16 && isa.has_tiles() {
         return tiles::weight_gradient(&Places::rows(x, m, i), o, dy, dw);
+    }
+    if precision == Precision::Bf16 && isa.has_bf16_dot() {
+        let work = WeightGradient {
+            rows: m,
+            outputs: o,
+            columns: i,
+            dy,
+            x: Inputs::Rows(x),
+        };
+        return work.run(isa, dw);
     }
     let (t, n) = (Layout::Transposed, Layout::Normal);
     matmul(o, i, m, dy, t, x, n, dw, false);

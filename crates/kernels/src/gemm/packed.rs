@@ -145,14 +145,16 @@ impl PackedMatrix {
         let mut rescale = Vec::new();
         let buffer = match precision {
             Precision::F32 => {
-                let mut buffer = Buffer::zeroed(k * panels.padded());
+                let mut buffer = Buffer::unspecified(k * panels.padded());
                 pack_f32(&panels, from, buffer.as_f32_mut());
                 buffer
             }
             Precision::Bf16 => {
                 let len = k.div_ceil(2) * panels.padded();
-                let mut buffer = Buffer::zeroed(len + PAST_END);
-                pack_bf16(&panels, from, &mut buffer.as_u16_mut()[..2 * len]);
+                let mut buffer = Buffer::unspecified(len + PAST_END);
+                let (packed, past_end) = buffer.as_u16_mut().split_at_mut(2 * len);
+                pack_bf16(&panels, from, packed);
+                past_end.fill(0);
                 buffer
             }
             Precision::Int8 => {

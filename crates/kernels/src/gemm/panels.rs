@@ -1,7 +1,9 @@
 //! How the columns of a product are cut into panels, and packing into them.
 
+use crate::isa::{self, Kernel, Simd};
 use crate::pool::{self, SharedMut};
 use crate::scratch;
+use std::ops::Range;
 
 /// The columns of a product, cut into panels of one to `TILE_VECTORS` vectors.
 ///
@@ -94,22 +96,69 @@ pub(crate) fn pack_f32<F: Fn(usize) -> PackRow + Sync>(
     });
 }
 
-/// Packs in bf16 pairs: `packed` has `k.div_ceil(2) · panels.padded() · 2` numbers and is zero.
+/// Packs in bf16 pairs: `packed` has `k.div_ceil(2) · panels.padded() · 2` numbers. Zero is the partner of an odd last row.
 pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
     panels: &Panels,
     from: &PackSource<F>,
     packed: &mut [u16],
 ) {
-    assert_eq!(packed.len(), from.k.div_ceil(2) * panels.padded() * 2);
+    let all_pairs = from.k.div_ceil(2);
+    assert_eq!(packed.len(), all_pairs * panels.padded() * 2);
+    if !from.k.is_multiple_of(2) {
+        for panel in (0..panels.count).map(|index| panels.get(index)) {
+            let last = panel.start * all_pairs + (all_pairs - 1) * panel.width;
+            packed[2 * last..][..2 * panel.width].fill(0);
+        }
+    }
     let shared = SharedMut::new(packed);
-    for_each_row(panels, from, |panel, row, numbers| {
-        let pairs = panel.start * from.k.div_ceil(2) + row / 2 * panel.width;
-        for (column, &x) in numbers.iter().enumerate() {
-            let to = shared.pointer((pairs + column) * 2 + row % 2);
-            // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
-            unsafe { to.write(half::bf16::from_f32(x).to_bits()) }
+    let isa = isa::active();
+    for_each_block(panels, from, |panel, visits, numbers| {
+        let rows: [usize; GATHERED] =
+            std::array::from_fn(|i| (from.visit)((visits.start + i).min(visits.end - 1)).row);
+        let rows = &rows[..visits.len()];
+        assert!(rows.iter().all(|&row| row < from.k));
+        let pairs = panel.start * all_pairs;
+        if rows[0].is_multiple_of(2) && rows.iter().zip(rows[0]..).all(|(&row, next)| row == next) {
+            let first = shared.pointer((pairs + rows[0] / 2 * panel.width) * 2);
+            return isa.run(PairRows {
+                numbers: &numbers[..rows.len() * panel.width],
+                width: panel.width,
+                to: first.cast(),
+            });
+        }
+        for (&row, numbers) in rows.iter().zip(numbers.chunks_exact(panel.width)) {
+            let pairs = pairs + row / 2 * panel.width;
+            for (column, &x) in numbers.iter().enumerate() {
+                let to = shared.pointer((pairs + column) * 2 + row % 2);
+                // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
+                unsafe { to.write(half::bf16::from_f32(x).to_bits()) }
+            }
         }
     });
+}
+
+/// Neighbouring rows of whole vectors as pairs, zero being the partner of an odd last one.
+struct PairRows<'a> {
+    numbers: &'a [f32],
+    width: usize,
+    /// Nobody else writes these rows, here and hereafter.
+    to: *mut f32,
+}
+
+impl Kernel for PairRows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (i, rows) in self.numbers.chunks(2 * self.width).enumerate() {
+            let (low, high) = rows.split_at(self.width);
+            for at in (0..self.width).step_by(S::LANES) {
+                let high = simd.load_partial(high.get(at..).unwrap_or(&[]));
+                let pairs = simd.pairs_bf16(simd.load(&low[at..]), high);
+                // SAFETY: a panel's row has whole vectors.
+                unsafe { simd.store_raw(self.to.add(i * self.width + at), pairs) }
+            }
+        }
+    }
 }
 
 /// Packs 8-bit integers in fours of a column: `packed` has `k.div_ceil(4) · panels.padded() · 4` bytes and is zero. A
@@ -170,23 +219,34 @@ fn for_each_row<F: Fn(usize) -> PackRow + Sync>(
     from: &PackSource<F>,
     pack: impl Fn(Panel, usize, &[f32]) + Sync,
 ) {
+    for_each_block(panels, from, |panel, visits, numbers| {
+        for (i, numbers) in visits.zip(numbers.chunks_exact(panel.width)) {
+            let PackRow { row, .. } = (from.visit)(i);
+            assert!(row < from.k);
+            pack(panel, row, numbers);
+        }
+    });
+}
+
+/// Calls `pack` with up to [`GATHERED`] visits, beginning at a multiple of that, for each panel: which, and their numbers.
+fn for_each_block<F: Fn(usize) -> PackRow + Sync>(
+    panels: &Panels,
+    from: &PackSource<F>,
+    pack: impl Fn(Panel, Range<usize>, &[f32]) + Sync,
+) {
+    let blocks = from.k.div_ceil(GATHERED);
     let parts = (from.k * panels.padded())
         .div_ceil(PACK_TASK * panels.count.max(1))
         .max(1);
     pool::parallel_for(panels.count * parts, |task| {
         let panel = panels.get(task / parts);
         let part = task % parts;
-        let mut block = scratch::lease(GATHERED * panel.width);
-        block.fill(0.0);
-        let (first, end) = (part * from.k / parts, (part + 1) * from.k / parts);
-        for first in (first..end).step_by(GATHERED) {
-            let count = GATHERED.min(end - first);
-            from.gather(&panel, first, count, &mut block);
-            for (i, numbers) in (first..).zip(block.chunks_exact(panel.width).take(count)) {
-                let PackRow { row, .. } = (from.visit)(i);
-                assert!(row < from.k);
-                pack(panel, row, numbers);
-            }
+        let mut numbers = scratch::lease(GATHERED * panel.width);
+        numbers.fill(0.0);
+        for block in part * blocks / parts..(part + 1) * blocks / parts {
+            let visits = block * GATHERED..from.k.min((block + 1) * GATHERED);
+            from.gather(&panel, visits.start, visits.len(), &mut numbers);
+            pack(panel, visits, &numbers);
         }
     });
 }

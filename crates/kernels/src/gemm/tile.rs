@@ -137,11 +137,13 @@ impl Block<'_> {
     unsafe fn rows<S: Simd, const FORMAT: usize, const V: usize>(&self, simd: S) {
         // SAFETY: passed on.
         unsafe {
-            if self.left.depth_stride == 1 {
-                self.tiles::<S, FORMAT, V, true>(simd);
-            } else {
-                debug_assert!(FORMAT == F32 && self.left.row_stride == 1);
-                self.tiles::<S, F32, V, false>(simd);
+            match (self.left.depth_stride, FORMAT) {
+                (1, _) => self.tiles::<S, FORMAT, V, true>(simd),
+                (_, DOT) => self.tiles::<S, DOT, V, false>(simd),
+                _ => {
+                    debug_assert!(FORMAT == F32 && self.left.row_stride == 1);
+                    self.tiles::<S, F32, V, false>(simd);
+                }
             }
         }
     }

@@ -198,6 +198,22 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
         }
     }
     #[inline(always)]
+    unsafe fn transpose_raw(
+        self,
+        (from, stride): (*const f32, usize),
+        (to, to_stride): (*mut f32, usize),
+    ) {
+        unsafe {
+            let mut rows = [_mm512_setzero_si512(); 16];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_si512(from.add(r * stride).cast());
+            }
+            for (c, column) in transpose(rows).into_iter().enumerate() {
+                _mm512_storeu_si512(to.add(c * to_stride).cast(), column);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn transpose_bf16(
         self,
         (from, stride): (*const u16, usize),

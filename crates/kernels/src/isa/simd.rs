@@ -174,6 +174,27 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         self.load(&a)
     }
+    /// Turns 16 rows of 16 numbers into columns: number `c` of the row at `from + r · stride` goes to
+    /// `to[c · to_stride + r]`.
+    ///
+    /// # Safety
+    /// Both are valid for that, and do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_raw(
+        self,
+        (from, stride): (*const f32, usize),
+        (to, to_stride): (*mut f32, usize),
+    ) {
+        for r in 0..16 {
+            for c in 0..16 {
+                // SAFETY: by this function's contract.
+                unsafe {
+                    to.add(c * to_stride + r)
+                        .write(from.add(r * stride + c).read())
+                }
+            }
+        }
+    }
     /// Turns 32 rows of 32 bf16 numbers into columns: number `c` of the row at `from + r · stride` goes to
     /// `to[c · to_stride + r]`.
     ///

@@ -7,6 +7,10 @@ use crate::math;
 use crate::pool::SharedMut;
 use crate::profile;
 use crate::scratch;
+use std::ops::Range;
+
+/// Numbers that are worked on at a time, where samples are not larger: 8 MiB each of two slices, in a third-level cache.
+const PASS: usize = 2 << 20;
 
 /// Sizes of a group norm over `[batch, spatial, channels]`; a group is `channels / groups`
 /// neighbouring channels at all places of a sample.
@@ -49,6 +53,26 @@ impl GroupNormShape {
         })
     }
 
+    /// Samples that are worked on at a time, so that what is read twice is still in a cache.
+    fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let batch = self.batch;
+        let samples = (PASS / (self.spatial * self.channels).max(1)).clamp(1, batch.max(1));
+        (0..batch)
+            .step_by(samples)
+            .map(move |first| first..batch.min(first + samples))
+    }
+
+    /// The shape of some samples, and where they stand in `x` and in `stats`.
+    fn cut(&self, samples: &Range<usize>) -> (GroupNormShape, Range<usize>, Range<usize>) {
+        let (sample, stats) = (self.spatial * self.channels, 2 * self.groups);
+        let shape = GroupNormShape {
+            batch: samples.len(),
+            ..*self
+        };
+        let numbers = samples.start * sample..samples.end * sample;
+        (shape, numbers, samples.start * stats..samples.end * stats)
+    }
+
     /// Rows per task and tasks per sample.
     fn blocks(&self) -> (usize, usize) {
         let block = row_block(self.channels);
@@ -88,8 +112,14 @@ pub fn group_norm(
     out: &mut [f32],
     stats: &mut [f32],
 ) {
-    group_norm_stats(shape, eps, x, stats);
-    group_norm_apply(shape, stats, x, gamma, beta, silu, out);
+    assert_eq!((x.len(), out.len()), (shape.len(), shape.len()));
+    assert_eq!(stats.len(), shape.batch * shape.groups * 2);
+    for samples in shape.passes() {
+        let (shape, numbers, groups) = shape.cut(&samples);
+        let (x, out, stats) = (&x[numbers.clone()], &mut out[numbers], &mut stats[groups]);
+        group_norm_stats(&shape, eps, x, stats);
+        group_norm_apply(&shape, stats, x, gamma, beta, silu, out);
+    }
 }
 
 /// The first half of [`group_norm`]: fills `stats: [batch, groups, 2]` with the mean and
@@ -313,9 +343,9 @@ pub fn group_norm_backward(
     shape.check();
     let GroupNormShape {
         batch,
-        spatial,
         channels,
         groups,
+        ..
     } = *shape;
     assert_eq!(
         (x.len(), dy.len(), dx.len()),
@@ -329,6 +359,37 @@ pub fn group_norm_backward(
         dbeta.fill(0.0);
         return;
     }
+    let mut both = vec![0.0; batch * 2 * channels];
+    for samples in shape.passes() {
+        let (shape, numbers, groups) = shape.cut(&samples);
+        let (x, dy, dx) = (&x[numbers.clone()], &dy[numbers.clone()], &mut dx[numbers]);
+        let sums = &mut both[samples.start * 2 * channels..samples.end * 2 * channels];
+        backward_pass(&shape, x, (gamma, beta), &stats[groups], silu, dy, dx, sums);
+    }
+    let mut totals = vec![0.0; 2 * channels];
+    combine(&both, 2 * channels, &mut totals);
+    dgamma.copy_from_slice(&totals[..channels]);
+    dbeta.copy_from_slice(&totals[channels..]);
+}
+
+/// `dx` of some samples; `both: [batch, 2, channels]` receives what each adds to the gradients of gamma and beta.
+#[allow(clippy::too_many_arguments)]
+fn backward_pass(
+    shape: &GroupNormShape,
+    x: &[f32],
+    (gamma, beta): (&[f32], &[f32]),
+    stats: &[f32],
+    silu: bool,
+    dy: &[f32],
+    dx: &mut [f32],
+    both: &mut [f32],
+) {
+    let GroupNormShape {
+        batch,
+        spatial,
+        channels,
+        groups,
+    } = *shape;
     let isa = isa::active();
     let (_, blocks) = shape.blocks();
     let size = channels / groups;
@@ -367,17 +428,12 @@ pub fn group_norm_backward(
         });
     });
 
-    let mut both = vec![0.0; batch * 2 * channels];
     for (partial, sums) in partial
         .chunks_exact(blocks * 2 * channels)
         .zip(both.chunks_exact_mut(2 * channels))
     {
         combine(partial, 2 * channels, sums);
     }
-    let mut totals = vec![0.0; 2 * channels];
-    combine(&both, 2 * channels, &mut totals);
-    dgamma.copy_from_slice(&totals[..channels]);
-    dbeta.copy_from_slice(&totals[channels..]);
 
     // dx = rstd · (d·gamma − mean(d·gamma) − h · mean(d·gamma·h)), means over the group.
     let count = (spatial * size) as f64;

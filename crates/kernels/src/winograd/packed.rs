@@ -9,7 +9,8 @@ use crate::gemm::panels::{Panel, Panels};
 use crate::gemm::{Precision, tile};
 use crate::isa::{self, Isa, Kernel, Simd};
 use crate::pool::{self, SharedMut};
-use crate::scratch::Buffer;
+use crate::scratch::{self, Buffer};
+use std::ops::Range;
 
 /// The transformed weight of a 3×3 convolution: for each place ξ of a tile the panels of a matrix
 /// `[inputs, outputs]`, in f32 or, where the CPU has their dot product, in pairs of bf16.
@@ -61,7 +62,7 @@ impl PackedWinograd {
             format,
             buffer: Buffer::zeroed(0),
         };
-        packed.buffer = Buffer::zeroed(tile.places() * packed.place_len());
+        packed.buffer = Buffer::unspecified(tile.places() * packed.place_len());
         let steps = packed.steps();
         let shared = SharedMut::new(packed.buffer.as_f32_mut());
         // A task packs some 64 inputs of one panel: 64 × 64 × 36 numbers.
@@ -135,30 +136,48 @@ struct Task<'a> {
 
 struct Pack<'a, const N: usize, const FORMAT: usize>(Task<'a>);
 
+/// Inputs whose taps are gathered at a time: 16 × 9 × 64 numbers are 36 KiB.
+const GATHERED: usize = 16;
+
 impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let task = self.0;
         let matrix = transform::weight_matrix::<N>();
-        for step in task.steps.0..task.steps.1 {
-            for v in 0..task.panel.vectors {
-                let column = v * S::LANES;
-                let at = task.panel.start * task.all_steps + step * task.panel.width + column;
-                let place = |xi: usize| task.out.pointer(xi * task.place_len + at);
-                if FORMAT == tile::F32 {
-                    let u = task.transformed::<S, N>(simd, &matrix, step, column);
-                    for xi in 0..N * N {
-                        // SAFETY: a vector of the panel's row, which this task alone writes.
-                        unsafe { simd.store_raw(place(xi), u[xi / N][xi % N]) }
-                    }
-                } else {
-                    let low = task.transformed::<S, N>(simd, &matrix, 2 * step, column);
-                    let high = task.transformed::<S, N>(simd, &matrix, 2 * step + 1, column);
-                    for xi in 0..N * N {
-                        let (low, high) = (low[xi / N][xi % N], high[xi / N][xi % N]);
-                        // SAFETY: as above.
-                        unsafe { simd.store_raw(place(xi), simd.pairs_bf16(low, high)) }
+        let width = task.panel.width;
+        let mut taps = scratch::lease(GATHERED * 9 * width);
+        let per_step = if FORMAT == tile::F32 { 1 } else { 2 };
+        for first in (task.steps.0..task.steps.1).step_by(GATHERED / per_step) {
+            let steps = first..task.steps.1.min(first + GATHERED / per_step);
+            task.gather(steps.start * per_step..steps.end * per_step, &mut taps);
+            for (i, step) in steps.enumerate() {
+                for column in (0..width).step_by(S::LANES) {
+                    let at = task.panel.start * task.all_steps + step * width + column;
+                    let place = |xi: usize| task.out.pointer(xi * task.place_len + at);
+                    let low = transformed::<S, N>(
+                        simd,
+                        &matrix,
+                        &taps[i * per_step * 9 * width + column..],
+                        width,
+                    );
+                    if FORMAT == tile::F32 {
+                        for xi in 0..N * N {
+                            // SAFETY: a vector of the panel's row, which this task alone writes.
+                            unsafe { simd.store_raw(place(xi), low[xi / N][xi % N]) }
+                        }
+                    } else {
+                        let high = transformed::<S, N>(
+                            simd,
+                            &matrix,
+                            &taps[(i * 2 + 1) * 9 * width + column..],
+                            width,
+                        );
+                        for xi in 0..N * N {
+                            let (low, high) = (low[xi / N][xi % N], high[xi / N][xi % N]);
+                            // SAFETY: as above.
+                            unsafe { simd.store_raw(place(xi), simd.pairs_bf16(low, high)) }
+                        }
                     }
                 }
             }
@@ -167,31 +186,51 @@ impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
 }
 
 impl Task<'_> {
-    /// The tiles of one input and a vector of the panel's outputs; zero past the last of either.
-    #[inline(always)]
-    fn transformed<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        matrix: &[[f32; 3]; N],
-        input: usize,
-        column: usize,
-    ) -> [[S::Vector; N]; N] {
-        let mut taps = [[0.0; 16]; 9];
-        let lanes = S::LANES.min(self.panel.columns.saturating_sub(column));
-        if input < self.inputs {
-            let output = self.panel.start + column;
-            let first = output * self.source.outputs_by + input * self.source.inputs_by;
-            for lane in 0..lanes {
-                let from = &self.source.weight[first + lane * self.source.outputs_by..][..9];
-                for (tap, &x) in from.iter().enumerate() {
-                    taps[if self.source.turned { 8 - tap } else { tap }][lane] = x;
-                }
+    /// `taps: [inputs, 9, width]` of the panel's outputs; zero past the last input or output.
+    fn gather(&self, inputs: Range<usize>, taps: &mut [f32]) {
+        let Source {
+            weight,
+            outputs_by,
+            inputs_by,
+            turned,
+        } = self.source;
+        let Panel {
+            start,
+            width,
+            columns,
+            ..
+        } = self.panel;
+        let real = inputs.start..inputs.end.min(self.inputs);
+        if columns < width || real.len() < inputs.len() {
+            taps.fill(0.0);
+        }
+        let mut copy = |input: usize, output: usize| {
+            let from = &weight[(start + output) * outputs_by + input * inputs_by..][..9];
+            let to = (input - inputs.start) * 9 * width + output;
+            for (tap, &x) in from.iter().enumerate() {
+                taps[to + width * if turned { 8 - tap } else { tap }] = x;
             }
+        };
+        // In the order in which the weight lies.
+        if inputs_by < outputs_by {
+            (0..columns).for_each(|output| real.clone().for_each(|input| copy(input, output)));
+        } else {
+            real.for_each(|input| (0..columns).for_each(|output| copy(input, output)));
         }
-        let mut g = [[simd.zero(); 3]; 3];
-        for tap in 0..9 {
-            g[tap / 3][tap % 3] = simd.load(&taps[tap]);
-        }
-        transform::weight_tile::<S, N>(simd, matrix, g)
     }
+}
+
+/// `G g Gᵀ` of a vector of outputs, whose taps are `width` numbers apart.
+#[inline(always)]
+fn transformed<S: Simd, const N: usize>(
+    simd: S,
+    matrix: &[[f32; 3]; N],
+    taps: &[f32],
+    width: usize,
+) -> [[S::Vector; N]; N] {
+    let mut g = [[simd.zero(); 3]; 3];
+    for tap in 0..9 {
+        g[tap / 3][tap % 3] = simd.load(&taps[tap * width..]);
+    }
+    transform::weight_tile::<S, N>(simd, matrix, g)
 }

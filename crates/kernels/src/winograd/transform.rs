@@ -32,7 +32,7 @@ pub(super) fn weight_matrix<const N: usize>() -> [[f32; 3]; N] {
 
 /// `Bᵀ d`.
 #[inline(always)]
-fn input<S: Simd, const N: usize>(simd: S, d: [S::Vector; N]) -> [S::Vector; N] {
+pub(super) fn input<S: Simd, const N: usize>(simd: S, d: [S::Vector; N]) -> [S::Vector; N] {
     let mut t = d;
     if N == 4 {
         t[0] = simd.sub(d[2], d[0]);
@@ -76,7 +76,7 @@ fn output<S: Simd, const M: usize, const N: usize>(simd: S, m: [S::Vector; N]) -
 
 /// `A y`, the adjoint of [`output`].
 #[inline(always)]
-fn output_adjoint<S: Simd, const M: usize, const N: usize>(
+pub(super) fn output_adjoint<S: Simd, const M: usize, const N: usize>(
     simd: S,
     y: [S::Vector; M],
 ) -> [S::Vector; N] {
@@ -166,17 +166,6 @@ pub(super) fn output_tile<S: Simd, const M: usize, const N: usize>(
     m: [[S::Vector; N]; N],
 ) -> [[S::Vector; M]; M] {
     both_ways!(m, N, M, simd.zero(), |line| output::<S, M, N>(simd, line))
-}
-
-/// `A y Aᵀ`.
-#[inline(always)]
-pub(super) fn output_tile_adjoint<S: Simd, const M: usize, const N: usize>(
-    simd: S,
-    y: [[S::Vector; M]; M],
-) -> [[S::Vector; N]; N] {
-    both_ways!(y, M, N, simd.zero(), |line| output_adjoint::<S, M, N>(
-        simd, line
-    ))
 }
 
 /// `G g Gᵀ`.

@@ -59,12 +59,7 @@ impl Tensor {
         let (q, kept_k, kept_v, y) = (self.clone(), k.clone(), v.clone(), out.detach());
         out.record(&[self, k, v], move |dy, gradients| {
             let (k, v) = (kept_k, kept_v);
-            let zeros = |len| {
-                let mut buffer = Buffer::for_output(len);
-                buffer.fill(0.0);
-                buffer
-            };
-            let (mut dk, mut dv) = (zeros(k.len()), zeros(v.len()));
+            let (mut dk, mut dv) = (Buffer::for_output(k.len()), Buffer::for_output(v.len()));
             // Five products where the forward pass has two: the scores again, and the gradients of scores, q, k and v.
             let _note = profile::note(|| {
                 (

@@ -20,6 +20,18 @@ impl Tensor {
         stride: usize,
         padding: Padding,
     ) -> Tensor {
+        self.conv2d_added(weight, bias, stride, padding, None)
+    }
+
+    /// [`Tensor::conv2d`] plus `residual` of the result's shape, in one pass.
+    pub(super) fn conv2d_added(
+        &self,
+        weight: &Weight,
+        bias: Option<&Parameter>,
+        stride: usize,
+        padding: Padding,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
         let &[batch, height, width, in_channels] = self.shape() else {
             panic!("conv2d of {:?}, expected [B, H, W, C]", self.shape());
         };
@@ -35,7 +47,8 @@ impl Tensor {
         if kernel == 1 {
             let plain = stride == 1 && padding == Padding::default();
             assert!(plain, "a 1×1 convolution with stride or padding");
-            return self.linear(weight, bias);
+            let y = self.linear(weight, bias);
+            return residual.map_or(y.clone(), |residual| y.add(residual));
         }
         let shape = ConvShape {
             batch,
@@ -49,25 +62,29 @@ impl Tensor {
         };
         let out_shape = [batch, shape.out_height(), shape.out_width(), out_channels];
         let rows = out_shape[..3].iter().product();
+        if let Some(residual) = residual {
+            assert_eq!(residual.shape(), out_shape, "what is added to a conv2d");
+        }
 
         let bias = bias.map(Parameter::value);
         let packed = weight.forward(Some(&shape));
         let mut out = Tensor::output(&out_shape, |out| {
             let epilogue = Epilogue {
                 bias: bias.as_ref().map(Tensor::as_slice),
-                ..Default::default()
+                residual: residual.map(Tensor::as_slice),
             };
             conv::forward(&shape, self.as_slice(), as_conv(&packed), out, &epilogue);
         });
 
         let w = weight.parameter().map(Parameter::value);
-        let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref()]
+        let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref(), residual]
             .into_iter()
             .flatten()
             .collect();
         let x = self.clone();
         let w_node = w.as_ref().map(|w| w.node().clone()).unwrap_or_default();
         let bias_node = bias.as_ref().map(|b| b.node().clone()).unwrap_or_default();
+        let residual_node = residual.map(|r| r.node().clone()).unwrap_or_default();
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
@@ -85,6 +102,7 @@ impl Tensor {
                 })
             });
             gradients.add(&bias_node, || bias_gradient(dy, rows, out_channels));
+            gradients.add(&residual_node, || dy.clone());
         });
         out
     }

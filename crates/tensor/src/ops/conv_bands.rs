@@ -97,11 +97,9 @@ impl BandedConv<'_> {
             } => x.group_norm_silu(groups, eps, gamma, beta),
             Before::Upsample => x.upsample_nearest2x(),
         };
-        let y = prepared.conv2d(self.weight, Some(self.bias), 1, Padding::uniform(1));
-        match &self.residual {
-            None => y,
-            Some(residual) => y.add(&residual.value()),
-        }
+        let residual = self.residual.as_ref().map(Residual::value);
+        let padding = Padding::uniform(1);
+        prepared.conv2d_added(self.weight, Some(self.bias), 1, padding, residual.as_ref())
     }
 
     /// As [`BandedConv::separately`], with weights that no gradient passes, by bands of `rows` rows.

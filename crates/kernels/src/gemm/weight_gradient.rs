@@ -1,0 +1,311 @@
+//! The gradient of a weight in bf16: `dw = dyᵀ · x`, a sum over rows (pixels), of which a dot product takes two.
+//!
+//! Both factors are packed in pairs of rows, a piece of the sum at a time, by the task that multiplies them: memory
+//! is read once for each block of the result, and the pairs stay in the second-level cache.
+
+use std::ops::Range;
+
+use super::panels::{Panel, Panels};
+use super::tile::{self, Block, LeftView, Store};
+use super::{Precision, packed};
+use crate::conv::patches::Patches;
+use crate::gemm::operands::Window;
+use crate::isa::{Isa, Kernel, Simd};
+use crate::pool::{self, SharedMut};
+use crate::scratch;
+
+/// Rows that are packed at a time: 128 pairs × 64 columns × 4 bytes = 32 KiB, a first-level cache, per panel.
+const CHUNK: usize = 256;
+
+/// Outputs per task: with 128 pairs 96 KiB.
+const BLOCK_OUTPUTS: usize = 192;
+
+/// Panels of columns per task: 192 KiB of pairs, and 288 KiB of sums, in a second-level cache of 1 MiB.
+const GROUP_PANELS: usize = 6;
+
+/// Tasks that the work is cut into at least, where the sum is long enough.
+const TASKS: usize = 16;
+
+/// Rows of patches that are gathered at a time.
+const GATHERED: usize = 16;
+
+/// Products below this many multiply-adds run on the calling thread.
+const PARALLEL_WORK: usize = 1 << 19;
+
+/// The second factor, `[rows, columns]`.
+#[derive(Clone, Copy)]
+pub(crate) enum Inputs<'a> {
+    /// As it lies.
+    Rows(&'a [f32]),
+    /// The patches of a picture.
+    Patches(&'a Patches<'a>),
+}
+
+/// `dw: [outputs, columns]` = Σ over the rows of `dy: [rows, outputs]` times `x: [rows, columns]`.
+pub(crate) struct WeightGradient<'a> {
+    pub rows: usize,
+    pub outputs: usize,
+    pub columns: usize,
+    pub dy: &'a [f32],
+    pub x: Inputs<'a>,
+}
+
+impl WeightGradient<'_> {
+    /// Rounds both factors to bf16 and multiplies. The sum is cut into slabs that depend on the shape alone, and the
+    /// slabs are added in order: results do not depend on the number of threads.
+    ///
+    /// # Panics
+    /// When `isa` has no bf16 dot product.
+    pub fn run(&self, isa: Isa, dw: &mut [f32]) {
+        assert_eq!(self.dy.len(), self.rows * self.outputs);
+        assert_eq!(dw.len(), self.outputs * self.columns);
+        if let Inputs::Rows(x) = self.x {
+            assert_eq!(x.len(), self.rows * self.columns);
+        }
+        if dw.is_empty() {
+            return;
+        }
+        let chunks = self.rows.div_ceil(CHUNK);
+        if chunks == 0 {
+            return dw.fill(0.0);
+        }
+        let panels = packed::panels(isa, self.columns, Precision::F32);
+        let blocks = self.outputs.div_ceil(BLOCK_OUTPUTS);
+        let block = self.outputs.div_ceil(blocks).next_multiple_of(6);
+        let blocks = self.outputs.div_ceil(block);
+        let groups = panels.count.div_ceil(GROUP_PANELS);
+        let slabs = TASKS.div_ceil(blocks * groups).min(chunks);
+        let multiply = |sums: &mut [f32]| {
+            let sums = SharedMut::new(sums);
+            let task = |index: usize| {
+                let (slab, place) = (index / (blocks * groups), index % (blocks * groups));
+                let (group, first) = (place / blocks, place % blocks * block);
+                isa.run_bf16(Task {
+                    work: self,
+                    panels,
+                    outputs: first..self.outputs.min(first + block),
+                    group: group * panels.count / groups..(group + 1) * panels.count / groups,
+                    chunks: slab * chunks / slabs..(slab + 1) * chunks / slabs,
+                    sums,
+                    start: slab * self.outputs * self.columns,
+                });
+            };
+            let tasks = slabs * blocks * groups;
+            if self.rows * self.outputs * self.columns < PARALLEL_WORK {
+                (0..tasks).for_each(task);
+            } else {
+                pool::parallel_for(tasks, task);
+            }
+        };
+        if slabs == 1 {
+            return multiply(dw);
+        }
+        let mut partial = scratch::lease(slabs * dw.len());
+        multiply(&mut partial);
+        let (partial, len) = (&*partial, dw.len());
+        pool::parallel_chunks_mut(dw, 1 << 14, |chunk, dw| {
+            let start = chunk << 14;
+            dw.copy_from_slice(&partial[start..][..dw.len()]);
+            for slab in partial.chunks_exact(len).skip(1) {
+                for (sum, &x) in dw.iter_mut().zip(&slab[start..]) {
+                    *sum += x;
+                }
+            }
+        });
+    }
+}
+
+/// Some outputs and some panels of columns, over a slab of the sum.
+struct Task<'a> {
+    work: &'a WeightGradient<'a>,
+    panels: Panels,
+    outputs: Range<usize>,
+    group: Range<usize>,
+    chunks: Range<usize>,
+    /// Each task writes rows and columns of its own slab's sums, which begin at `start`.
+    sums: SharedMut<f32>,
+    start: usize,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let work = self.work;
+        let first = self.panels.get(self.group.start);
+        let last = self.panels.get(self.group.end - 1);
+        let columns = first.start..last.start + last.columns;
+        let width = last.start + last.width - first.start;
+        let left_stride = self.outputs.len().next_multiple_of(16);
+        let gathered = match work.x {
+            Inputs::Rows(_) => 0,
+            Inputs::Patches(_) => GATHERED * columns.len(),
+        };
+        let mut memory = scratch::lease(CHUNK / 2 * (left_stride + width) + gathered);
+        let (left, rest) = memory.split_at_mut(CHUNK / 2 * left_stride);
+        let (right, gathered) = rest.split_at_mut(CHUNK / 2 * width);
+        let mut places = [0; BLOCK_OUTPUTS + 6];
+        let places = &mut places[..self.outputs.len()];
+        for (place, output) in places.iter_mut().zip(self.outputs.clone()) {
+            *place = self.start + output * work.columns;
+        }
+        for chunk in self.chunks.clone() {
+            let row = chunk * CHUNK;
+            let rows = CHUNK.min(work.rows - row);
+            let pairs = rows.div_ceil(2);
+            let dy = Source {
+                numbers: &work.dy[row * work.outputs + self.outputs.start..],
+                stride: work.outputs,
+                columns: self.outputs.len(),
+            };
+            // SAFETY: the left-hand scratch has `left_stride` numbers, whole vectors, for each pair.
+            unsafe { dy.pair(simd, rows, left.as_mut_ptr(), left_stride) }
+            self.pack_inputs(simd, (row, rows), columns.clone(), right, gathered);
+            for index in self.group.clone() {
+                let panel = self.panels.get(index);
+                let packed = right[(panel.start - first.start) * pairs..].as_ptr();
+                let out = self.sums.pointer(panel.start);
+                let block = Block {
+                    depth: rows,
+                    left: LeftView {
+                        start: left.as_ptr(),
+                        row_stride: 1,
+                        depth_stride: left_stride,
+                    },
+                    panel: packed,
+                    vectors: panel.vectors,
+                    prefetch: packed.wrapping_add(pairs * panel.width),
+                    store: Store::plain(out, places, panel.columns, chunk > self.chunks.start),
+                };
+                // SAFETY: both sides have `pairs` steps, and the sums' rows and columns are this task's own.
+                unsafe { block.run::<S, { tile::DOT }>(simd) }
+            }
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Packs the group's columns of some rows of the inputs, panel after panel.
+    #[inline(always)]
+    fn pack_inputs<S: Simd>(
+        &self,
+        simd: S,
+        (row, rows): (usize, usize),
+        columns: Range<usize>,
+        to: &mut [f32],
+        gathered: &mut [f32],
+    ) {
+        let (all, pairs) = (self.work.columns, rows.div_ceil(2));
+        match self.work.x {
+            Inputs::Rows(x) => {
+                let source = Source {
+                    numbers: &x[row * all + columns.start..],
+                    stride: all,
+                    columns: columns.len(),
+                };
+                self.pack_panels(simd, source, (0, rows), pairs, to);
+            }
+            Inputs::Patches(patches) => {
+                for first in (0..rows).step_by(GATHERED) {
+                    let count = GATHERED.min(rows - first);
+                    let window = Window {
+                        row: row + first,
+                        rows: count,
+                        column: columns.start,
+                        columns: columns.len(),
+                    };
+                    // SAFETY: there is room for as many rows of the group's columns.
+                    unsafe { patches.copy(simd, window, gathered.as_mut_ptr(), columns.len()) }
+                    let source = Source {
+                        numbers: gathered,
+                        stride: columns.len(),
+                        columns: columns.len(),
+                    };
+                    self.pack_panels(simd, source, (first, count), pairs, to);
+                }
+            }
+        }
+    }
+
+    /// Packs rows `first..first + count` of a chunk of `pairs` pairs, the source holding the group's columns of them.
+    #[inline(always)]
+    fn pack_panels<S: Simd>(
+        &self,
+        simd: S,
+        source: Source,
+        (first, count): (usize, usize),
+        pairs: usize,
+        to: &mut [f32],
+    ) {
+        let start = self.panels.get(self.group.start).start;
+        for pair in 0..count.div_ceil(2) {
+            for index in self.group.clone() {
+                let Panel {
+                    start: column,
+                    width,
+                    columns,
+                    ..
+                } = self.panels.get(index);
+                let at = (column - start) * pairs + (first / 2 + pair) * width;
+                let to = &mut to[at..][..width];
+                let source = Source {
+                    numbers: &source.numbers[2 * pair * source.stride + column - start..],
+                    columns,
+                    ..source
+                };
+                // SAFETY: a panel's row has whole vectors.
+                unsafe { source.pair(simd, 2.min(count - 2 * pair), to.as_mut_ptr(), width) }
+            }
+        }
+    }
+}
+
+/// Rows of `columns` numbers, `stride` apart.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    numbers: &'a [f32],
+    stride: usize,
+    columns: usize,
+}
+
+impl Source<'_> {
+    /// Writes `rows` rows as pairs of bf16, `to_stride` numbers from pair to pair; zero is the partner of an odd last one.
+    ///
+    /// # Safety
+    /// `to` is valid for writing whole vectors of `columns` numbers at each pair.
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(&self, simd: S, rows: usize, to: *mut f32, to_stride: usize) {
+        if rows == 0 {
+            return;
+        }
+        assert!(self.numbers.len() >= (rows - 1) * self.stride + self.columns);
+        let whole = self.columns / S::LANES * S::LANES;
+        let rest = self.columns - whole;
+        for pair in 0..rows.div_ceil(2) {
+            let low = self.numbers.as_ptr().wrapping_add(2 * pair * self.stride);
+            let to = to.wrapping_add(pair * to_stride);
+            // SAFETY: both rows lie in `numbers`, the last one ending where was checked; the caller vouches for `to`.
+            unsafe {
+                if 2 * pair + 1 < rows {
+                    let high = low.wrapping_add(self.stride);
+                    for at in (0..whole).step_by(S::LANES) {
+                        let (low, high) = (simd.load_raw(low.add(at)), simd.load_raw(high.add(at)));
+                        simd.store_raw(to.add(at), simd.pairs_bf16(low, high));
+                    }
+                    if rest > 0 {
+                        let low = simd.load_partial_raw(low.add(whole), rest);
+                        let high = simd.load_partial_raw(high.add(whole), rest);
+                        simd.store_raw(to.add(whole), simd.pairs_bf16(low, high));
+                    }
+                } else {
+                    for at in (0..self.columns).step_by(S::LANES) {
+                        let count = S::LANES.min(self.columns - at);
+                        let low = simd.load_partial_raw(low.add(at), count);
+                        simd.store_raw(to.add(at), simd.pairs_bf16(low, simd.zero()));
+                    }
+                }
+            }
+        }
+    }
+}
