@@ -14,7 +14,9 @@ use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
 use velatura::pipeline::{MaskedContent, Stage};
 
-pub use self::evaluate::{DistanceArgs, EvaluateCommand, PromptsArgs, VaeArgs};
+pub use self::evaluate::{
+    ClipArgs, DistanceArgs, EvaluateCommand, NearestArgs, NetworkArgs, PromptsArgs, VaeArgs,
+};
 
 /// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
 #[derive(Debug, Parser)]

@@ -11,6 +11,7 @@ use velatura::checkpoint::ModelFolder;
 use velatura::pipeline::{LoadOptions, Pipeline, PrecisionChoice, Request};
 use velatura_scenes::{SceneConfig, SceneGenerator};
 use velatura_train::config::{DataKind, Source};
+use velatura_train::evaluate::features::Network;
 use velatura_train::evaluate::{
     self, PromptsOptions, Verdict, distance, features, prompts, prove, reconstruction, write_html,
 };
@@ -213,7 +214,9 @@ fn an_autoencoder_is_measured_and_sets_are_compared() {
                 .unwrap();
         }
         let files = features::pictures(&folder).unwrap();
-        features::of_scenes(&scorer, &files, &mut silent).unwrap()
+        Network::Scorer(&scorer)
+            .features(&files, &mut silent)
+            .unwrap()
     };
     let (a, b) = (folder("a", 0), folder("b", 6));
     assert_eq!((a.len(), a.width()), (6, 32));

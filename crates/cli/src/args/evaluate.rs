@@ -26,9 +26,23 @@ docs/evaluating.md says what is judged, and how the scorer is proved.")]
     /// FID and KID of two folders of pictures
     #[command(after_help = "\
 Examples:
-  velatura evaluate distance painted real
-  velatura scenes render --count 2000 --seed 9 --size 128 --out real")]
+  velatura evaluate distance painted photos --inception pt_inception.safetensors
+  velatura scenes render --count 2000 --seed 9 --size 128 --out drawn
+  velatura evaluate distance painted drawn
+
+With --inception the features are those of pytorch-fid; docs/evaluating.md says how to make the file. Without, they are \
+those of our own network for scenes, and the figures compare with nothing but themselves.")]
     Distance(DistanceArgs),
+    /// How well pictures fit their captions, by a CLIP model
+    #[command(after_help = "\
+Examples:
+  velatura evaluate clip pictures --clip ./clip-vit-base-patch32")]
+    Clip(ClipArgs),
+    /// Whether painted pictures repeat those of the training: distances to the nearest, beside those of other pictures
+    #[command(after_help = "\
+Examples:
+  velatura evaluate nearest painted --training trained-with --held-out others")]
+    Nearest(NearestArgs),
 }
 
 #[derive(Debug, Args)]
@@ -93,9 +107,49 @@ pub struct DistanceArgs {
     /// The folder that it is compared with
     #[arg(value_name = "DIR")]
     pub second: PathBuf,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// Print the result on standard output as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    /// The Inception network of FID, as safetensors under torchvision's names
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "scorer")]
+    pub inception: Option<PathBuf>,
     /// The folder of the scorer whose features are compared [default: the embedded one]
     #[arg(long, value_name = "DIR")]
     pub scorer: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ClipArgs {
+    /// A folder of pictures with captions, as for training: texts beside them, or metadata.jsonl or .csv
+    #[arg(value_name = "DIR")]
+    pub pictures: PathBuf,
+    /// A CLIP model's folder, as transformers writes it
+    #[arg(long, value_name = "DIR")]
+    pub clip: PathBuf,
+    /// Print the result on standard output as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NearestArgs {
+    /// A folder of painted pictures
+    #[arg(value_name = "DIR")]
+    pub painted: PathBuf,
+    /// Pictures that the model has learnt from
+    #[arg(long, value_name = "DIR")]
+    pub training: PathBuf,
+    /// Pictures of the same kind that it has not learnt from
+    #[arg(long, value_name = "DIR")]
+    pub held_out: PathBuf,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Print the result on standard output as JSON
     #[arg(long)]
     pub json: bool,

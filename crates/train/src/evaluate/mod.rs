@@ -6,6 +6,7 @@
 pub mod distance;
 pub mod features;
 mod html;
+pub mod inception;
 pub mod paint;
 pub mod prompts;
 pub mod proof;
