@@ -33,25 +33,9 @@ pub struct PromptsOptions {
     pub guidance: Option<f32>,
     /// Which scenes the model knows.
     pub scenes: Source,
-    /// Side of the pictures; the model's own if none.
-    pub size: Option<usize>,
 }
 
 impl PromptsOptions {
-    /// What issue and field expect of a whole evaluation.
-    pub fn new() -> PromptsOptions {
-        PromptsOptions {
-            prompts: 600,
-            seeds: 4,
-            proof: 500,
-            together: 4,
-            steps: None,
-            guidance: None,
-            scenes: Source::new(DataKind::Scenes),
-            size: None,
-        }
-    }
-
     /// Asks only for what the scenes of a training config show.
     ///
     /// # Errors
@@ -71,7 +55,15 @@ impl PromptsOptions {
 
 impl Default for PromptsOptions {
     fn default() -> Self {
-        PromptsOptions::new()
+        PromptsOptions {
+            prompts: 600,
+            seeds: 4,
+            proof: 500,
+            together: 8,
+            steps: None,
+            guidance: None,
+            scenes: Source::new(DataKind::Scenes),
+        }
     }
 }
 
@@ -85,8 +77,7 @@ pub struct Prompts {
     pub size: [usize; 2],
     pub prompts: usize,
     pub seeds: u64,
-    /// Whether the config that the scenes were taken from kept the held-out combinations out of training; none where
-    /// no such thing is known.
+    /// Whether the config that the scenes were taken from kept the held-out combinations out of training.
     pub excluded_in_training: bool,
     /// Combinations that are not held out.
     pub seen: Tally,
@@ -148,8 +139,6 @@ pub fn prompts(
         seed: Some(seed),
         steps: options.steps,
         guidance: options.guidance,
-        width: options.size,
-        height: options.size,
         ..Request::default()
     };
     let first: Plan = pipeline.model().plan(&request("", 0))?;

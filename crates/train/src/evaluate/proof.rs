@@ -93,7 +93,7 @@ pub fn prove(
     }
     for (i, (sight, (truth, _))) in sights.iter().zip(&known).enumerate() {
         // A caption of another scene, far enough away that every one is asked of some other.
-        let (_, question) = &known[(i + count / 2 + 1) % count];
+        let (_, question) = &known[(i + count / 2) % count];
         let truly = judge(&Sight::of(truth), question);
         for (&(aspect, yes), &(_, true_yes)) in judge(sight, question).iter().zip(&truly) {
             if !true_yes {

@@ -22,7 +22,7 @@ const SIGMA: f64 = 1.5;
 /// The structural similarity of two pictures of one size (Wang, Bovik, Sheikh and Simoncelli 2004): Gaussian window of
 /// 11×11 and deviation 1.5, K₁ = 0.01, K₂ = 0.03, L = 255, the mean over all places where the window fits and over the
 /// three channels. What scikit-image gives with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-/// channel_axis=-1, data_range=255`, and torchmetrics with `data_range=255`.
+/// channel_axis=-1, data_range=255`. (torchmetrics counts places at the border, too, where it mirrors the picture.)
 ///
 /// None where the window does not fit.
 pub fn ssim(a: &RgbImage, b: &RgbImage) -> Option<f64> {

@@ -240,7 +240,7 @@ mod tests {
             verdicts.filter(|v| !v.1).map(|v| v.0).collect()
         };
         use Aspect::{
-            All, Colour as Hue, ColourAttribution, Count, Position as Where, Subject, Time,
+            All, Colour as Hue, ColourAttribution, Count, Position as Where, Subject, Time as When,
         };
         let pair = question(
             vec![asked("car", Colour::Red, 1), asked("cat", Colour::Black, 1)],
@@ -250,11 +250,11 @@ mod tests {
             thing("car", Colour::Black, 0.7),
             thing("cat", Colour::Red, 0.3),
         ]);
-        assert_eq!(no(&swapped, &pair), [Where, ColourAttribution, Time, All]);
+        assert_eq!(no(&swapped, &pair), [Where, ColourAttribution, When, All]);
         let two = question(vec![asked("car", Colour::Red, 2)], None);
         let three = [0.1, 0.5, 0.9].map(|x| thing("car", Colour::Red, x));
-        assert_eq!(no(&sight(three.to_vec()), &two), [Count, Time, All]);
+        assert_eq!(no(&sight(three.to_vec()), &two), [Count, When, All]);
         let other = sight(vec![thing("cat", Colour::Red, 0.5)]);
-        assert_eq!(no(&other, &two), [Subject, Hue, Count, Time, All]);
+        assert_eq!(no(&other, &two), [Subject, Hue, Count, When, All]);
     }
 }
