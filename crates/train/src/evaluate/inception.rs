@@ -272,13 +272,13 @@ fn read(file: &TensorFile, name: &str) -> Result<Convolution> {
         .collect();
     let parts = parts?;
     let (mut weight, mut bias) = (Vec::with_capacity(kernel.len()), Vec::new());
-    for output in 0..outputs {
+    for (output, kernel) in kernel.chunks_exact(inputs * height * width).enumerate() {
         let [gamma, beta, mean, variance] = [0, 1, 2, 3].map(|i| f64::from(parts[i][output]));
         let factor = gamma / (variance + EPS).sqrt();
         for place in 0..height * width {
             for input in 0..inputs {
-                let at = (output * inputs + input) * height * width + place;
-                weight.push((f64::from(kernel[at]) * factor) as f32);
+                let value = f64::from(kernel[input * height * width + place]);
+                weight.push((value * factor) as f32);
             }
         }
         bias.push((beta - mean * factor) as f32);

@@ -26,7 +26,7 @@ pub struct ClipModel {
 
 /// What pictures are normalised by, as CLIP was trained: mean and deviation of each channel.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl ClipModel {
     /// Opens a folder as transformers writes it: `config.json`, weights, and the tokenizer's files; without those,
