@@ -1,5 +1,5 @@
-//! Writes a table of the files under `models/default`, for `src/lib.rs` to include. Without that folder the table
-//! is empty, and the program says at run time that it has no model of its own.
+//! Writes tables of the files under `models/default` and `models/scorer`, for `src/lib.rs` to include. Without such a
+//! folder its table is empty, and the program says at run time that it has none of its own.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,26 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or(io::ErrorKind::NotFound)?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
-    let model = manifest.join("../../models/default");
-    println!("cargo::rerun-if-changed={}", model.display());
+    for name in ["default", "scorer"] {
+        let folder = manifest.join("../../models").join(name);
+        println!("cargo::rerun-if-changed={}", folder.display());
+        fs::write(out.join(format!("{name}.rs")), table(&folder)?)?;
+    }
+    Ok(())
+}
 
+/// The Rust expression for the files of a folder.
+fn table(folder: &Path) -> io::Result<String> {
     let mut files = Vec::new();
-    if model.is_dir() {
-        list(&model, &mut files)?;
+    if folder.is_dir() {
+        list(folder, &mut files)?;
     }
     files.sort();
     let mut table = String::from("&[\n");
     for file in &files {
         let file = file.canonicalize()?;
         let name = file
-            .strip_prefix(model.canonicalize()?)
+            .strip_prefix(folder.canonicalize()?)
             .map_err(io::Error::other)?;
         let name = name.to_string_lossy().replace('\\', "/");
         // `{:?}` of a string is a Rust string literal.
@@ -32,7 +39,7 @@ fn main() -> io::Result<()> {
         .map_err(io::Error::other)?;
     }
     table.push_str("]\n");
-    fs::write(out.join("files.rs"), table)
+    Ok(table)
 }
 
 /// All files below `dir`, hidden ones left out.

@@ -1,6 +1,8 @@
 //! What can be written on the command line. Nothing is decided here: a value not given stays `None`, and the
 //! library's plan fills it in.
 
+mod evaluate;
+
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +14,10 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
 use velatura::pipeline::{MaskedContent, Stage};
+
+pub use self::evaluate::{
+    ClipArgs, DistanceArgs, EvaluateCommand, NearestArgs, NetworkArgs, PromptsArgs, VaeArgs,
+};
 
 /// Stable Diffusion in Rust: train a model from captioned pictures, paint pictures from text.
 #[derive(Debug, Parser)]
@@ -32,6 +38,9 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Train a model as a config file says
     Train(TrainArgs),
+    /// Judge a model: reconstruction, distances between sets of pictures, obedience to prompts
+    #[command(subcommand)]
+    Evaluate(EvaluateCommand),
     /// Captioned scenes with known ground truth, drawn from a seed
     #[command(subcommand)]
     Scenes(ScenesCommand),

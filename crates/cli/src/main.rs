@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bench_train;
+mod evaluate;
 mod generate;
 mod interrupt;
 mod model;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Evaluate(command) => evaluate::run(&command),
         Command::Scenes(ScenesCommand::Render(args)) => scenes::render(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Serve(args) => serve::run(&args),

@@ -14,6 +14,11 @@ fn every_command_has_help_with_examples() {
         &["generate"][..],
         &["train"],
         &["scenes", "render"],
+        &["evaluate", "vae"],
+        &["evaluate", "prompts"],
+        &["evaluate", "distance"],
+        &["evaluate", "clip"],
+        &["evaluate", "nearest"],
         &["bench"],
     ] {
         let said = bench.run(&[command, &["--help"]].concat());

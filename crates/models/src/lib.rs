@@ -6,4 +6,8 @@ pub const DEFAULT_NAME: &str = "velatura-default";
 
 /// The files of the embedded model: their paths inside its folder, with `/`, and their content. Empty when the
 /// repository had no `models/default` at build time.
-pub const DEFAULT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
+pub const DEFAULT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/default.rs"));
+
+/// The files of the embedded scorer, which judges what models paint of scenes: `models/scorer`. Empty when the
+/// repository had none at build time.
+pub const SCORER: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/scorer.rs"));

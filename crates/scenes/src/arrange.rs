@@ -7,6 +7,7 @@ use crate::backdrop::{Layout, Light};
 use crate::catalogue::Kind;
 use crate::colour::Colour;
 use crate::figure::{Layer, Placed};
+use crate::held_out;
 use crate::random::Random;
 use crate::sprites::SpriteSet;
 use crate::truth::{Object, Place, Position, Setting, Size};
@@ -30,6 +31,12 @@ impl<'a> Group<'a> {
             size: Size::Normal,
             spots: Vec::new(),
         }
+    }
+
+    /// Whether its paint is held out for what it is.
+    pub(crate) fn is_held_out(&self) -> bool {
+        self.colour
+            .is_some_and(|colour| held_out::colour_and_noun(colour, self.kind))
     }
 
     /// Places and measures every instance. None when one is cut off, or too small to be seen.

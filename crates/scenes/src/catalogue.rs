@@ -15,6 +15,8 @@ pub(crate) struct Kind {
     pub(crate) places: Vec<Place>,
     /// Paints it can have; empty for a sprite that keeps its own.
     pub(crate) colours: Vec<Colour>,
+    /// How many paints it can have, those included that a config leaves out.
+    pub(crate) paints: usize,
     pub(crate) span: f32,
     pub(crate) tilts: bool,
     source: Source,
@@ -74,6 +76,7 @@ fn drawn(index: usize, drawing: &Drawing) -> Kind {
         synonyms: drawing.synonyms.iter().map(owned).collect(),
         places: drawing.places.to_vec(),
         colours: drawing.colours.to_vec(),
+        paints: drawing.colours.len(),
         span: drawing.span,
         tilts: drawing.tilts,
         source: Source::Drawing(index),
@@ -92,17 +95,19 @@ pub(crate) fn kinds(sprites: Option<&SpriteSet>) -> Vec<Kind> {
     let kind = |(index, sprite): (usize, &crate::sprites::Sprite)| {
         let says = |word: &str| Colour::from_name(word).is_some();
         let named_colour = sprite.name.split_whitespace().any(says);
-        let colours = COLOURS.into_iter().filter(|c| c.hue().is_some());
+        let colours: Vec<Colour> = if sprite.can_turn() && !named_colour {
+            let turned = COLOURS.into_iter().filter(|c| c.hue().is_some());
+            turned.collect()
+        } else {
+            Vec::new()
+        };
         Kind {
             noun: sprite.name.clone(),
             plural: sprite.plural.clone(),
             synonyms: Vec::new(),
             places: vec![sprite.place],
-            colours: if sprite.can_turn() && !named_colour {
-                colours.collect()
-            } else {
-                Vec::new()
-            },
+            paints: colours.len(),
+            colours,
             span: 1.0,
             tilts: false,
             source: Source::Sprite {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::catalogue::{Kind, kinds, weather_fits};
 use crate::colour::{COLOURS, Colour};
 use crate::error::SceneError;
+use crate::held_out::{self, HeldOut};
 use crate::sprites::SpriteSet;
 use crate::truth::{Setting, Time, Weather};
 
@@ -30,6 +31,8 @@ pub struct SceneConfig {
     pub odd_size_share: f32,
     /// Share of scenes in clear weather, where clear weather is listed; the others share the rest.
     pub clear_share: f32,
+    /// What becomes of the combinations that are held out.
+    pub held_out: HeldOut,
 }
 
 impl Default for SceneConfig {
@@ -46,6 +49,7 @@ impl Default for SceneConfig {
             count_share: 0.1,
             odd_size_share: 0.07,
             clear_share: 0.5,
+            held_out: HeldOut::Include,
         }
     }
 }
@@ -110,7 +114,47 @@ impl SceneConfig {
                 kind.colours.retain(|colour| self.colours.contains(colour));
             }
         }
+        self.check_held_out(&kinds)?;
         Ok(kinds)
+    }
+
+    /// Whether there are scenes that `held_out` asks for.
+    fn check_held_out(&self, kinds: &[Kind]) -> Result<(), SceneError> {
+        let surroundings = |held: bool| {
+            let allowed = |setting| kinds.iter().any(|kind| self.allows(kind, setting));
+            let settings = self.settings.iter().copied().filter(|&s| allowed(s));
+            let mut all = settings.flat_map(|setting| {
+                let fits = move |weather: &&Weather| weather_fits(setting, **weather);
+                let weathers = self.weathers.iter().filter(fits);
+                weathers.flat_map(move |&weather| {
+                    let times = self.times.iter();
+                    times.map(move |&time| held_out::surroundings(setting, time, weather))
+                })
+            });
+            all.any(|out| out == held)
+        };
+        let colours = |held: bool| {
+            kinds.iter().any(|kind| {
+                let mut all = kind.colours.iter();
+                (!held && kind.colours.is_empty())
+                    || all.any(|&colour| held_out::colour_and_noun(colour, kind) == held)
+            })
+        };
+        let (possible, expected) = match self.held_out {
+            HeldOut::Include => return Ok(()),
+            HeldOut::Exclude => (
+                surroundings(false) && colours(false),
+                "\"include\", because everything that the lists leave is held out",
+            ),
+            HeldOut::Only => (
+                surroundings(true) || colours(true),
+                "\"include\" or \"exclude\", because nothing that the lists leave is held out",
+            ),
+        };
+        if possible {
+            return Ok(());
+        }
+        Err(wrong("held_out", expected, format!("{:?}", self.held_out)))
     }
 
     /// Whether `kind` belongs into `setting`, and `setting` has a weather.

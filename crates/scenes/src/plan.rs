@@ -8,6 +8,7 @@ use crate::colour::Colour;
 use crate::config::SceneConfig;
 use crate::error::SceneError;
 use crate::figure::{Layer, Placed};
+use crate::held_out::{self, HeldOut};
 use crate::random::Random;
 use crate::scene::Scene;
 use crate::sprites::SpriteSet;
@@ -22,6 +23,9 @@ pub struct SceneGenerator {
 
 /// Tries for a scene in which everything is to be seen as planned.
 const ATTEMPTS: u64 = 24;
+/// Tries where combinations are held out. The rarest that a config may ask for, one pair of a colour and a noun among
+/// some hundreds, comes within so many but for a chance below one in a million.
+const ATTEMPTS_HELD_OUT: u64 = 8192;
 /// Share of sprites that keep their own colours though their hue could be turned.
 const OWN_COLOUR_SHARE: f32 = 0.4;
 
@@ -52,8 +56,12 @@ impl SceneGenerator {
 
     /// Scene number `index` of the series `seed`.
     pub fn scene(&self, seed: u64, index: u64) -> Scene {
+        let attempts = match self.config.held_out {
+            HeldOut::Include => ATTEMPTS,
+            HeldOut::Exclude | HeldOut::Only => ATTEMPTS_HELD_OUT,
+        };
         let mut last = self.attempt(seed, index, 0);
-        for attempt in 1..ATTEMPTS {
+        for attempt in 1..attempts {
             if last.1 {
                 break;
             }
@@ -62,9 +70,17 @@ impl SceneGenerator {
         last.0
     }
 
+    /// Whether a scene of this generator's things shows a combination that is held out ([`HeldOut`]).
+    pub fn is_held_out(&self, truth: &Truth) -> bool {
+        let find = |object: &Object| self.kinds.iter().find(|kind| kind.noun == object.noun);
+        let kinds: Vec<&Kind> = truth.objects.iter().filter_map(find).collect();
+        held_out::shows(truth, &kinds)
+    }
+
     /// One plan, drawn and measured, and whether all of it is to be seen as planned.
     fn attempt(&self, seed: u64, index: u64, attempt: u64) -> (Scene, bool) {
-        // After half of the attempts only single things are tried: they always succeed.
+        // After half of the attempts only single things are tried: they always succeed. Where combinations are held
+        // out, this begins anew every so often, so that pairs keep their chance.
         let mut random = Random::new(seed, index, 16 * attempt);
         let size = self.config.size;
         let kind = random.pick(&self.kinds);
@@ -80,7 +96,7 @@ impl SceneGenerator {
         let weather = self.weather(setting, &mut random);
         let light = Light::new(time, weather);
         let roll = random.unit();
-        let simple = attempt > ATTEMPTS / 2;
+        let simple = attempt % ATTEMPTS > ATTEMPTS / 2;
         let wants_pair = !simple && roll < self.config.pair_share;
         let wants_count =
             !simple && !wants_pair && roll < self.config.pair_share + self.config.count_share;
@@ -140,6 +156,15 @@ impl SceneGenerator {
             relation,
         };
         let kinds: Vec<&Kind> = groups.iter().map(|group| group.kind).collect();
+        let fine = fine
+            && match self.config.held_out {
+                HeldOut::Include => true,
+                // What is painted so shall not be there either where nobody would call it so.
+                HeldOut::Exclude => {
+                    !held_out::shows(&truth, &kinds) && !groups.iter().any(Group::is_held_out)
+                }
+                HeldOut::Only => held_out::shows(&truth, &kinds),
+            };
         let captions = caption::captions(
             &truth,
             &kinds,

@@ -29,6 +29,15 @@ pub struct Scene {
 impl Scene {
     /// The picture, `truth.size` pixels a side. The same on every machine.
     pub fn render(&self) -> RgbImage {
+        self.paint(&self.placed)
+    }
+
+    /// The picture without its things: landscape, hour and weather alone.
+    pub fn render_backdrop(&self) -> RgbImage {
+        self.paint(&[])
+    }
+
+    fn paint(&self, placed: &[Placed]) -> RgbImage {
         let Truth {
             size,
             setting,
@@ -49,7 +58,7 @@ impl Scene {
             &mut random,
         );
         // What stands further down is nearer.
-        let mut order: Vec<&Placed> = self.placed.iter().collect();
+        let mut order: Vec<&Placed> = placed.iter().collect();
         order.sort_by(|a, b| a.foot.total_cmp(&b.foot));
         for placed in order {
             let layer = self.layer(placed, &light);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use velatura_scenes::{
-    Colour, Place, Position, SceneConfig, SceneGenerator, Setting, Size, Truth, dominant,
-    vocabulary,
+    Colour, HeldOut, Place, Position, SceneConfig, SceneGenerator, Setting, Size, Time, Truth,
+    Weather, dominant, vocabulary,
 };
 
 fn generator(size: u32) -> SceneGenerator {
@@ -368,4 +368,100 @@ fn an_impossible_config_is_refused_by_name() {
         ..base()
     };
     assert!(wrong(nowhere).contains("`settings`"));
+}
+
+#[test]
+fn what_is_held_out_occurs_where_it_is_wanted_and_nowhere_else() {
+    let with = |held_out| {
+        SceneGenerator::new(SceneConfig {
+            size: 48,
+            pair_share: 0.4,
+            held_out,
+            ..SceneConfig::default()
+        })
+        .expect("a good config")
+    };
+    let (excluding, only, all) = (
+        with(HeldOut::Exclude),
+        with(HeldOut::Only),
+        with(HeldOut::Include),
+    );
+    let mut seen: HashSet<String> = HashSet::new();
+    for seed in 0..40 {
+        for index in 0..50 {
+            let truth = excluding.scene(seed, index).truth;
+            assert!(!all.is_held_out(&truth), "{truth:?}");
+            for object in &truth.objects {
+                seen.insert(object.noun.clone());
+                seen.extend(object.colour.map(|colour| colour.name().to_owned()));
+            }
+            seen.insert(truth.setting.name().to_owned());
+            seen.insert(truth.time.name().to_owned());
+            seen.insert(truth.weather.name().to_owned());
+            seen.extend(truth.relation.map(|relation| relation.name().to_owned()));
+        }
+    }
+    let names = [
+        all.nouns(),
+        Setting::ALL.iter().map(|x| x.name()).collect(),
+        Time::ALL.iter().map(|x| x.name()).collect(),
+        Weather::ALL.iter().map(|x| x.name()).collect(),
+        Position::ALL.iter().map(|x| x.name()).collect(),
+        velatura_scenes::COLOURS.map(Colour::name).to_vec(),
+    ];
+    for name in names.concat() {
+        assert!(seen.contains(name), "{name} never occurs in training");
+    }
+    let mut pairs = 0;
+    for index in 0..300 {
+        let truth = only.scene(1, index).truth;
+        assert!(all.is_held_out(&truth), "{truth:?}");
+        assert_eq!(truth, only.scene(1, index).truth);
+        pairs += usize::from(truth.objects.len() == 2);
+    }
+    // A scene is taken more readily where more of it can be held out.
+    assert!(pairs >= 80, "only {pairs} of 300 scenes are pairs");
+    let share = (0..500).filter(|&i| all.is_held_out(&all.scene(1, i).truth));
+    let share = share.count();
+    assert!((80..200).contains(&share), "{share} of 500");
+}
+
+#[test]
+fn a_config_of_which_all_or_nothing_is_held_out_is_refused() {
+    let config = |held_out| SceneConfig {
+        nouns: vec!["snowman".to_owned()],
+        settings: vec![Setting::Snow],
+        times: vec![Time::Noon],
+        weathers: vec![Weather::Clear],
+        pair_share: 0.0,
+        held_out,
+        ..SceneConfig::default()
+    };
+    let truth = SceneGenerator::new(config(HeldOut::Include))
+        .expect("a good config")
+        .scene(0, 0)
+        .truth;
+    let held = SceneGenerator::new(config(HeldOut::Include))
+        .expect("a good config")
+        .is_held_out(&truth);
+    let (wrong, right) = if held {
+        (HeldOut::Exclude, HeldOut::Only)
+    } else {
+        (HeldOut::Only, HeldOut::Exclude)
+    };
+    let message = SceneGenerator::new(config(wrong))
+        .expect_err("nothing to draw")
+        .to_string();
+    assert!(message.contains("`held_out`"), "{message}");
+    assert!(SceneGenerator::new(config(right)).is_ok());
+}
+
+#[test]
+fn a_backdrop_is_the_scene_without_its_things() {
+    let scene = generator(64).scene(3, 1);
+    let (whole, bare) = (scene.render(), scene.render_backdrop());
+    let b = scene.truth.objects[0].boxes[0];
+    let differs = |x, y| whole.get_pixel(x, y) != bare.get_pixel(x, y);
+    assert!((b.x0..b.x1).any(|x| (b.y0..b.y1).any(|y| differs(x, y))));
+    assert!((0..64).all(|x| !differs(x, 0)), "the sky is as it was");
 }

@@ -7,6 +7,7 @@ mod data;
 mod learning;
 mod model;
 mod run;
+mod scorer;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ pub use self::learning::{
 };
 pub use self::model::{Embedding, Lora, Model, Part, PrecisionKind, TokenizerKind};
 pub use self::run::{Run, Sample};
+pub use self::scorer::Scorer;
 use crate::error::{Error, Result};
 
 /// A training run as its TOML file describes it. Paths are relative to the current directory.
@@ -68,6 +70,9 @@ pub struct Config {
     /// The word that is learnt (part "embedding").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Embedding>,
+    /// The network that judges scenes (part "scorer"); the defaults if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scorer: Option<Scorer>,
     /// The noise schedule: the fields of a diffusers scheduler config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<toml::Table>,

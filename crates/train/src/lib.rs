@@ -17,6 +17,7 @@ mod denoising;
 pub mod discriminator;
 pub mod ema;
 mod error;
+pub mod evaluate;
 mod events;
 mod inspection;
 mod latent_source;
@@ -41,6 +42,7 @@ mod progress;
 pub mod random;
 mod report;
 mod run_folder;
+pub mod scorer;
 mod step_unet;
 mod step_vae;
 mod text_cache;
@@ -118,6 +120,7 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
     let folder = RunFolder::open(&config, file, options.resume)?;
     let outcome = match config.model.part {
         config::Part::Vae => step_vae::train(&config, &folder, options),
+        config::Part::Scorer => scorer::train(&config, &folder, options),
         _ => step_unet::train(&config, &folder, options),
     };
     if outcome.is_err() {

@@ -31,6 +31,8 @@ pub enum Purpose {
     Cut = 10,
     /// The order of one source, or one bucket, among several.
     Pool = 11,
+    /// What is done to a scorer's pictures.
+    Degrade = 12,
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one addition and two xor-multiplies a number.

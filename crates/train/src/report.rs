@@ -62,7 +62,7 @@ pub(crate) fn write(run: &Path, rows: &[Row]) -> Result<()> {
 }
 
 /// No scripts, no fonts, nothing from elsewhere; light or dark as the reader's system is.
-const HEAD: &str = "<!doctype html>
+pub(crate) const HEAD: &str = "<!doctype html>
 <html lang=\"en\">
 <meta charset=\"utf-8\">
 <meta name=\"viewport\" content=\"width=device-width\">
@@ -192,7 +192,7 @@ fn figure(file: &Path) -> Result<String> {
     ))
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -1,4 +1,11 @@
-//! CLIP's text model (Radford et al. 2021, arXiv:2103.00020): token ids in, one context vector per token out.
+//! CLIP's text model (Radford et al. 2021, arXiv:2103.00020): token ids in, one context vector per token out. Its other
+//! half, which looks at pictures, judges what has been painted ([`ClipModel`]).
+
+mod both;
+mod vision;
+
+pub use self::both::ClipModel;
+pub use self::vision::{ClipVisionConfig, ClipVisionModel};
 
 use serde_json::{Value, json};
 use velatura_tensor::{Activation, Parameter, Tensor};
@@ -72,6 +79,18 @@ impl ClipTextConfig {
         Ok(config)
     }
 
+    fn sizes(&self) -> LayerSizes {
+        LayerSizes {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            depth: self.num_hidden_layers,
+            activation: self.activation,
+            eps: self.layer_norm_eps,
+            causal: true,
+        }
+    }
+
     /// In `transformers`' form, for a new checkpoint.
     pub fn to_json(&self) -> Value {
         json!({
@@ -132,7 +151,7 @@ impl ClipTextModel {
                 0.02,
             )?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| EncoderLayer::load(config, &w.at("encoder").at("layers").at(i)))
+                .map(|i| EncoderLayer::load(config.sizes(), &w.at("encoder").at("layers").at(i)))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::load(
                 &w.at("final_layer_norm"),
@@ -207,7 +226,20 @@ impl ClipTextModel {
     }
 }
 
-/// Causal attention and a two-layer network, each behind a norm and beside a residual connection.
+/// The sizes of an [`EncoderLayer`], which texts and pictures go through alike.
+#[derive(Clone, Copy)]
+struct LayerSizes {
+    width: usize,
+    inner: usize,
+    heads: usize,
+    /// Of how many layers it is one.
+    depth: usize,
+    activation: Activation,
+    eps: f32,
+    causal: bool,
+}
+
+/// Attention and a two-layer network, each behind a norm and beside a residual connection.
 #[derive(Clone, Debug)]
 struct EncoderLayer {
     layer_norm1: LayerNorm,
@@ -220,28 +252,27 @@ struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    fn load(config: &ClipTextConfig, w: &Weights) -> Result<Self> {
-        let (width, inner, depth) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-        );
+    fn load(sizes: LayerSizes, w: &Weights) -> Result<Self> {
+        let LayerSizes {
+            width,
+            inner,
+            heads,
+            depth,
+            activation,
+            eps,
+            causal,
+        } = sizes;
         let mlp = w.at("mlp");
         // The deviations of CLIP's own initialisation.
         let fc1_std = (2.0 * width as f32).powf(-0.5);
         let fc2_std = (width as f32).powf(-0.5) * (2.0 * depth as f32).powf(-0.5);
         Ok(EncoderLayer {
-            layer_norm1: LayerNorm::load(&w.at("layer_norm1"), width, config.layer_norm_eps)?,
-            self_attn: Attention::load_clip(
-                &w.at("self_attn"),
-                width,
-                config.num_attention_heads,
-                depth,
-            )?,
-            layer_norm2: LayerNorm::load(&w.at("layer_norm2"), width, config.layer_norm_eps)?,
+            layer_norm1: LayerNorm::load(&w.at("layer_norm1"), width, eps)?,
+            self_attn: Attention::load_clip(&w.at("self_attn"), width, heads, depth, causal)?,
+            layer_norm2: LayerNorm::load(&w.at("layer_norm2"), width, eps)?,
             fc1: Linear::normal(&mlp.at("fc1"), width, inner, fc1_std)?,
             fc2: Linear::normal(&mlp.at("fc2"), inner, width, fc2_std)?,
-            activation: config.activation,
+            activation,
             path: mlp.path().to_owned(),
         })
     }

@@ -1,6 +1,6 @@
 //! What a config must fulfil beyond its types: each refusal names table, field, expected and found.
 
-use super::{Config, Part};
+use super::{Config, DataKind, Part};
 
 impl Config {
     /// The first field that cannot be, in words for the person.
@@ -41,8 +41,8 @@ impl Config {
         self.check_data()?;
         if let Some(prior) = &self.prior {
             ensure(
-                model.part != Part::Vae,
-                "[prior]: part = \"vae\" does not use it".into(),
+                model.part.learns_latents(),
+                "[prior]: only parts that learn from captions use it".into(),
             )?;
             ensure(
                 prior.count == 0 || model.base.is_some(),
@@ -94,13 +94,18 @@ impl Config {
                 needs(self.unet.is_some(), "unet")?;
                 needs(self.text_encoder.is_some(), "text_encoder")?;
             }
+            Part::Scorer => self.check_scorer()?,
             Part::Lora | Part::Embedding => ensure(
                 model.base.is_some(),
                 "[model] base: missing; an adaptation or a word needs the model that it is for"
                     .into(),
             )?,
         }
-        if model.part != Part::Vae {
+        ensure(
+            self.scorer.is_none() || model.part == Part::Scorer,
+            "[scorer]: only part = \"scorer\" has it".into(),
+        )?;
+        if model.part.learns_latents() {
             ensure(
                 model.vae.is_some() || model.base.is_some(),
                 "[model] vae: missing; the UNet learns the latents of a trained VAE".into(),
@@ -231,6 +236,26 @@ impl Config {
             ),
         )
     }
+
+    fn check_scorer(&self) -> Result<(), String> {
+        for (given, name) in [
+            (self.vae.is_some(), "vae"),
+            (self.unet.is_some(), "unet"),
+            (self.text_encoder.is_some(), "text_encoder"),
+            (self.scheduler.is_some(), "scheduler"),
+        ] {
+            if given {
+                return Err(format!("[{name}]: part = \"scorer\" does not use it"));
+            }
+        }
+        if self.data.kind != Some(DataKind::Scenes) {
+            return Err(
+                "[data] kind: a scorer learns from \"scenes\", which it knows all of".into(),
+            );
+        }
+        self.scorer.clone().unwrap_or_default().check()
+    }
+
     fn check_lora(&self) -> Result<(), String> {
         let ensure = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
         let Some(lora) = &self.lora else {

@@ -43,8 +43,8 @@ impl Config {
                 ),
             )?;
             ensure(
-                part != Part::Vae,
-                "[data] bucket_step: a VAE (part = \"vae\") trains on squares; leave it out",
+                part.learns_latents(),
+                "[data] bucket_step: a VAE (part = \"vae\") trains on squares, and so does a scorer; leave it out",
             )?;
             ensure(
                 self.prior.is_none(),
@@ -157,9 +157,9 @@ fn check_source(source: &Source, place: &str, part: Part) -> Result<(), String> 
         format!("{place} count: expected 1 to 100 million"),
     )?;
     ensure(
-        source.count.is_some() || part == Part::Vae,
+        source.count.is_some() || !part.learns_latents(),
         format!(
-            "{place} count: missing; all parts but \"vae\" draw and encode a fixed number of scenes"
+            "{place} count: missing; all parts but \"vae\" and \"scorer\" draw and encode a fixed number of scenes"
         ),
     )
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use velatura_scenes::HeldOut;
 
 /// `[data]`: one source of pictures, or several in `[[data.sources]]`, and what is made of them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -180,6 +181,9 @@ pub struct Scenes {
     pub odd_size_share: Option<f32>,
     /// Share of scenes in clear weather.
     pub clear_share: Option<f32>,
+    /// Combinations that are held out, so that what a model makes of them can be judged; "exclude" for training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
 }
 
 /// Where pictures come from.

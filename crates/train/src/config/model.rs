@@ -13,7 +13,7 @@ pub struct Model {
     /// A diffusers folder to go on from; absent: fresh weights from the tables of the config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// The trained VAE (part "unet"): a model folder, or the VAE's own folder.
+    /// The trained VAE: a model folder, or the VAE's own folder. A scorer learns from pictures taken through it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vae: Option<PathBuf>,
     /// Whether the text encoder learns with the UNet.
@@ -42,6 +42,15 @@ pub enum Part {
     Lora,
     /// A word for the text encoder, and nothing else.
     Embedding,
+    /// The network that judges what scenes show.
+    Scorer,
+}
+
+impl Part {
+    /// Whether it learns from the latents of a trained VAE, and from captions.
+    pub fn learns_latents(self) -> bool {
+        matches!(self, Part::Unet | Part::Lora | Part::Embedding)
+    }
 }
 
 /// `[embedding]` (part "embedding"; textual inversion: Gal et al. 2022, arXiv:2208.01618)

@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 use self::folder::FolderDataset;
 use self::parquet::ParquetDataset;
 use self::scenes::SceneDataset;
+pub(crate) use self::scenes::scene_generator;
 use self::webdataset::WebDataset;
-use crate::config::{Config, DataKind, Part, Source};
+use crate::config::{Config, DataKind, Source};
 use crate::error::{Error, Result};
 
 /// A picture and its captions (none where only the picture matters).
@@ -111,7 +112,11 @@ impl Dataset {
     pub fn open_all(config: &Config) -> Result<Vec<Arc<Dataset>>> {
         let mut all = Vec::new();
         for source in config.data.sources() {
-            let dataset = Dataset::open(&source, config.data.size, config.model.part != Part::Vae)?;
+            let dataset = Dataset::open(
+                &source,
+                config.data.size,
+                config.model.part.learns_latents(),
+            )?;
             if !dataset.skipped().is_empty() {
                 eprintln!("{}", summary(dataset.skipped()));
             }

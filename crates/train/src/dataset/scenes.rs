@@ -22,22 +22,29 @@ impl SceneDataset {
     /// # Errors
     /// The sprites cannot be read; a name in a list is unknown; no scene can be drawn that way.
     pub fn new(source: &Source, size: usize) -> Result<SceneDataset> {
-        let fault = |error: velatura_scenes::SceneError| Error::data("scenes", error.to_string());
-        let mut config = SceneConfig {
-            size: size as u32,
-            ..SceneConfig::default()
-        };
-        if let Some(dir) = &source.sprites {
-            config.sprites = Some(Arc::new(SpriteSet::load(dir).map_err(fault)?));
-        }
-        narrow(&mut config, &source.scenes)?;
-        let generator = SceneGenerator::new(config).map_err(fault)?;
         Ok(SceneDataset {
-            generator,
+            generator: scene_generator(source, size)?,
             seed: source.seed,
             count: source.count,
         })
     }
+}
+
+/// What draws the scenes that `source` describes, `size` pixels a side.
+///
+/// # Errors
+/// As [`SceneDataset::new`].
+pub(crate) fn scene_generator(source: &Source, size: usize) -> Result<SceneGenerator> {
+    let fault = |error: velatura_scenes::SceneError| Error::data("scenes", error.to_string());
+    let mut config = SceneConfig {
+        size: size as u32,
+        ..SceneConfig::default()
+    };
+    if let Some(dir) = &source.sprites {
+        config.sprites = Some(Arc::new(SpriteSet::load(dir).map_err(fault)?));
+    }
+    narrow(&mut config, &source.scenes)?;
+    SceneGenerator::new(config).map_err(fault)
 }
 
 impl Pictures for SceneDataset {
@@ -144,5 +151,6 @@ fn narrow(config: &mut SceneConfig, by: &Narrowed) -> Result<()> {
             *into = share;
         }
     }
+    config.held_out = by.held_out.unwrap_or_default();
     Ok(())
 }

@@ -74,7 +74,11 @@ pub(super) fn sizes(
     let model = &config.model;
     let beside = matches!(model.part, Part::Lora | Part::Embedding);
     let mut parts = Vec::new();
-    if let Some(base) = model.base.as_deref().filter(|_| model.part != Part::Vae) {
+    if let Some(base) = model
+        .base
+        .as_deref()
+        .filter(|_| model.part.learns_latents())
+    {
         if beside {
             parts.push(("unet", count(base, "unet")?, true));
         }
@@ -84,7 +88,7 @@ pub(super) fn sizes(
             parts.push(("text_encoder", count(base, "text_encoder")?, passed));
         }
     }
-    if model.part != Part::Vae {
+    if model.part.learns_latents() {
         let vae = model.vae.as_deref().or(model.base.as_deref());
         parts.push(("vae", count(vae.unwrap_or(Path::new(".")), "vae")?, false));
     }
@@ -177,7 +181,7 @@ pub(super) fn disk(config: &Config, parts: &[PartSize], pictures: &Pictures) -> 
         FloatType::F16 | FloatType::Bf16 => 2,
     };
     let exported = match config.model.part {
-        Part::Vae => averaged,
+        Part::Vae | Part::Scorer => averaged,
         Part::Unet => parts.iter().map(|part| part.trained + part.frozen).sum(),
         // In two spellings.
         Part::Lora => 2 * trained,
@@ -209,7 +213,7 @@ pub(super) fn disk(config: &Config, parts: &[PartSize], pictures: &Pictures) -> 
 /// Numbers in the latents of a picture; none where no latents are kept.
 fn latent_numbers(config: &Config) -> Option<usize> {
     let model = &config.model;
-    if model.part == Part::Vae {
+    if !model.part.learns_latents() {
         return None;
     }
     let folder = model.vae.as_deref().or(model.base.as_deref())?;
@@ -264,6 +268,7 @@ pub(super) fn duration(config: &Config, pictures: &Pictures, measured: &Measured
                 let larger = (config.data.size / crop).pow(2);
                 (config.sample.count * larger) as f64
             }
+            Part::Scorer => 0.0,
             _ => (2 * config.sample.steps * config.sample.prompts.len()) as f64,
         };
         if passes > 0.0 {

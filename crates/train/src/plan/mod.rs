@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::machine;
 use crate::objective::{Objective, optimizers};
 use crate::run_folder::RunFolder;
+use crate::scorer::ScorerObjective;
 use crate::step_unet::UnetObjective;
 use crate::step_vae::VaeObjective;
 
@@ -86,6 +87,10 @@ fn within(available: Option<u64>, file: &Path, options: &Options) -> Result<Plan
     match config.model.part {
         Part::Vae => {
             let objective = VaeObjective::new(trial, &run)?;
+            Plan::of(file, &config, &scratch, &objective, available)
+        }
+        Part::Scorer => {
+            let objective = ScorerObjective::new(trial, &run)?;
             Plan::of(file, &config, &scratch, &objective, available)
         }
         _ => match UnetObjective::new(trial, &run, options)? {

@@ -98,7 +98,7 @@ pub(super) fn memory_obstacle(config: &Config, needed: f64, available: u64) -> S
     if config.run.accumulate < config.run.batch_size {
         ways.push("a larger [run] accumulate");
     }
-    if config.model.part != Part::Vae && !config.model.recompute {
+    if config.model.part.learns_latents() && !config.model.recompute {
         ways.push("[model] recompute = true");
     }
     if config.optimizer.state == StateKind::F32 {

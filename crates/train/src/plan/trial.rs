@@ -54,7 +54,7 @@ impl Scratch {
             seconds: began.elapsed().as_secs_f64(),
         };
         match (config.model.part, config.data.kind) {
-            (Part::Vae, _) => {}
+            (Part::Vae | Part::Scorer, _) => {}
             // Scenes bring their vocabulary with them.
             (_, Some(DataKind::Scenes)) => trial.data.count = Some(PICTURES),
             _ => {

@@ -58,9 +58,15 @@ impl Attention {
         })
     }
 
-    /// CLIP's: causal, under the names `q_proj`, `k_proj`, `v_proj`, `out_proj`. `depth` is the number of the
-    /// model's layers, on which the deviation of fresh weights depends.
-    pub fn load_clip(w: &Weights, channels: usize, heads: usize, depth: usize) -> Result<Self> {
+    /// CLIP's, under the names `q_proj`, `k_proj`, `v_proj`, `out_proj`; `causal` for texts, of which a token sees only
+    /// those before it. `depth` is the number of the model's layers, on which the deviation of fresh weights depends.
+    pub fn load_clip(
+        w: &Weights,
+        channels: usize,
+        heads: usize,
+        depth: usize,
+        causal: bool,
+    ) -> Result<Self> {
         let std = (channels as f32).powf(-0.5);
         let inner = std * (2.0 * depth as f32).powf(-0.5);
         Ok(Attention {
@@ -69,7 +75,7 @@ impl Attention {
             v: Linear::normal(&w.at("v_proj"), channels, channels, inner)?,
             out: Linear::normal(&w.at("out_proj"), channels, channels, std)?,
             heads,
-            causal: true,
+            causal,
             path: w.path().into(),
         })
     }

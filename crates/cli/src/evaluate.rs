@@ -1,0 +1,332 @@
+//! `velatura evaluate`.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use image::RgbImage;
+use serde_json::json;
+use velatura::checkpoint::Component;
+use velatura::clip::ClipModel;
+use velatura::image::Image;
+use velatura::pipeline::{PrecisionChoice, Request};
+use velatura_train::config::{DataKind, Source};
+use velatura_train::dataset::Dataset;
+use velatura_train::evaluate::distance::Features;
+use velatura_train::evaluate::features::Network;
+use velatura_train::evaluate::inception::Inception;
+use velatura_train::evaluate::{
+    self, PromptsOptions, Verdict, distance, features, prompts, reconstruction, write_html,
+};
+use velatura_train::scorer::Scorer;
+
+use crate::args::{
+    ClipArgs, DistanceArgs, EvaluateCommand, NearestArgs, NetworkArgs, PromptsArgs, VaeArgs,
+};
+use crate::progress::Progress;
+use crate::{interrupt, model};
+
+pub fn run(command: &EvaluateCommand) -> Result<()> {
+    interrupt::end_at_once();
+    match command {
+        EvaluateCommand::Vae(args) => vae(args),
+        EvaluateCommand::Prompts(args) => fidelity(args),
+        EvaluateCommand::Distance(args) => sets(args),
+        EvaluateCommand::Clip(args) => clip(args),
+        EvaluateCommand::Nearest(args) => nearest(args),
+    }
+}
+
+/// Shows how far each stage is.
+struct Stages {
+    progress: Option<(&'static str, Progress)>,
+}
+
+impl Stages {
+    fn new() -> Stages {
+        Stages { progress: None }
+    }
+
+    fn tell(&mut self, what: &'static str, done: usize, of: usize) -> bool {
+        if self
+            .progress
+            .as_ref()
+            .is_none_or(|(stage, _)| *stage != what)
+        {
+            self.progress = Some((what, Progress::new(what, of)));
+        }
+        if let Some((_, progress)) = &mut self.progress {
+            progress.step(done);
+        }
+        if done == of {
+            self.progress = None;
+        }
+        true
+    }
+}
+
+/// The scorer in `dir`, or the embedded one.
+fn scorer(dir: Option<&Path>) -> Result<Scorer> {
+    if let Some(dir) = dir {
+        return Ok(Scorer::open(dir)?);
+    }
+    let file = |ending: &str| {
+        let found = velatura_models::SCORER
+            .iter()
+            .find(|(name, _)| name.ends_with(ending));
+        found.map(|&(_, bytes)| bytes)
+    };
+    let (Some(config), Some(weights)) = (file("config.json"), file(".safetensors")) else {
+        bail!(
+            "this program was built without an embedded scorer, because the repository had no models/scorer; train one \
+             with `velatura train configs/scorer.toml` and name it with --scorer runs/scorer/model"
+        );
+    };
+    let config = std::str::from_utf8(config)?;
+    let component = Component::from_static("the embedded scorer", config, &[weights])?;
+    Ok(Scorer::from_component(&component)?)
+}
+
+fn vae(args: &VaeArgs) -> Result<()> {
+    let pipeline = model::open(&args.model)?.load(args.model.precision.into())?;
+    let plan = pipeline.model().plan(&Request::default())?;
+    let size = args.size.map_or(plan.width, usize::from);
+    let mut stages = Stages::new();
+    let mut report = |what, done, of| stages.tell(what, done, of);
+    let vae = pipeline.painter().vae;
+    let count = args.count as usize;
+    let (result, of) = match &args.pictures {
+        Some(folder) => {
+            let files = features::pictures(folder)?;
+            let picture = |number: usize| features::read_square(&files[number], size);
+            let result = reconstruction(vae, count.min(files.len()), picture, &mut report)?;
+            (result, folder.display().to_string())
+        }
+        None => {
+            let scenes = evaluate::held_back_scenes(size)?;
+            let result = reconstruction(vae, count, |number| Ok(scenes(number)), &mut report)?;
+            (result, "scenes that no model has learnt from".to_owned())
+        }
+    };
+    if args.json {
+        let mut value = serde_json::to_value(&result)?;
+        value["model"] = json!(pipeline.model().name());
+        value["size"] = json!(size);
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    println!(
+        "{}: {} pictures of {size}×{size}, {of}",
+        pipeline.model().name(),
+        result.pictures
+    );
+    println!(
+        "PSNR {:.2} dB (of the mean error {:.2} dB)",
+        result.psnr, result.psnr_of_mean
+    );
+    if let Some(ssim) = result.ssim {
+        println!("SSIM {ssim:.4}");
+    }
+    Ok(())
+}
+
+fn fidelity(args: &PromptsArgs) -> Result<()> {
+    let options = PromptsOptions {
+        prompts: args.prompts as usize,
+        seeds: args.seeds.into(),
+        proof: args.proof as usize,
+        together: args.batch.into(),
+        steps: args.steps,
+        guidance: args.guidance,
+        ..PromptsOptions::default()
+    };
+    let options = match &args.config {
+        Some(file) => options.with_scenes_of(file)?,
+        None => options,
+    };
+    let scorer = scorer(args.scorer.as_deref())?;
+    let pipeline = model::open(&args.model)?.load(args.model.precision.into())?;
+    let mut stages = Stages::new();
+    let mut report = |what, done, of| stages.tell(what, done, of);
+    let mut kept: Vec<(Verdict, RgbImage)> = Vec::new();
+    let result = prompts(
+        &pipeline,
+        &scorer,
+        &options,
+        &mut report,
+        |verdict, picture| {
+            if args.html.is_some() {
+                kept.push((verdict.clone(), picture));
+            }
+            Ok(())
+        },
+    )?;
+    if let Some(file) = &args.html {
+        let _guard = interrupt::writing();
+        kept.sort_by(|(a, _), (b, _)| {
+            (a.unseen, &a.prompt, a.seed).cmp(&(b.unseen, &b.prompt, b.seed))
+        });
+        write_html(file, &result, &kept)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&result)?);
+    } else {
+        println!("{result}");
+    }
+    Ok(())
+}
+
+/// The network whose features are compared.
+enum Chosen {
+    Scorer(Scorer),
+    Inception(Inception),
+}
+
+impl Chosen {
+    fn open(args: &NetworkArgs) -> Result<Chosen> {
+        Ok(match &args.inception {
+            Some(file) => Chosen::Inception(Inception::load(file)?),
+            None => Chosen::Scorer(scorer(args.scorer.as_deref())?),
+        })
+    }
+
+    fn network(&self) -> Network<'_> {
+        match self {
+            Chosen::Scorer(scorer) => Network::Scorer(scorer),
+            Chosen::Inception(inception) => Network::Inception(inception),
+        }
+    }
+
+    fn features(&self, folder: &Path) -> Result<Features> {
+        let mut stages = Stages::new();
+        let files = features::pictures(folder)?;
+        let mut report = |what, done, of| stages.tell(what, done, of);
+        Ok(self.network().features(&files, &mut report)?)
+    }
+}
+
+fn sets(args: &DistanceArgs) -> Result<()> {
+    let chosen = Chosen::open(&args.network)?;
+    let (a, b) = (
+        chosen.features(&args.first)?,
+        chosen.features(&args.second)?,
+    );
+    let Some(fid) = distance::frechet(&a, &b) else {
+        bail!(
+            "a distance between sets needs at least two pictures in each; found {} in {} and {} in {}",
+            a.len(),
+            args.first.display(),
+            b.len(),
+            args.second.display()
+        );
+    };
+    let kid = distance::kernel(&a, &b, SUBSETS, SUBSET);
+    let network = chosen.network().name();
+    if args.json {
+        return print(&json!({
+            "network": network, "features": a.width(), "pictures": [a.len(), b.len()], "fid": fid,
+            "kid": kid.map(|(mean, _)| mean), "kid_std": kid.map(|(_, std)| std),
+        }));
+    }
+    println!(
+        "{} and {} pictures, {} features of the {network}",
+        a.len(),
+        b.len(),
+        a.width()
+    );
+    println!("FID {fid:.4}");
+    if let Some((mean, std)) = kid {
+        println!("KID {mean:.6} ± {std:.6}");
+    }
+    let fewest = a.len().min(b.len());
+    if fewest < a.width() {
+        println!(
+            "With fewer pictures ({fewest}) than features ({}) the FID is too high; the KID is not biased.",
+            a.width()
+        );
+    }
+    if let Chosen::Scorer(_) = chosen {
+        println!(
+            "The features are our own network's, for scenes: no figures to compare with published ones."
+        );
+    }
+    Ok(())
+}
+
+/// As pytorch-fid's and torchmetrics' relatives have them, up to the size of the sets.
+const SUBSETS: usize = 100;
+const SUBSET: usize = 1000;
+
+fn clip(args: &ClipArgs) -> Result<()> {
+    let model = ClipModel::open(&args.clip, PrecisionChoice::Auto.resolve())?;
+    let source = Source {
+        path: Some(args.pictures.clone()),
+        ..Source::new(DataKind::Folder)
+    };
+    let dataset = Dataset::open(&source, 0, true)?;
+    let count = dataset.len().unwrap_or_default();
+    let mut stages = Stages::new();
+    let mut sum = 0.0;
+    for number in 0..count {
+        let item = dataset
+            .item(number)
+            .map_err(|skipped| anyhow!("{skipped}"))?;
+        let (width, height) = item.picture.dimensions();
+        let picture = Image::new(width as usize, height as usize, item.picture.into_raw());
+        let caption = item.captions.first().map_or("", String::as_str);
+        sum += f64::from(model.score(&picture, caption)?);
+        stages.tell("picture", number as usize + 1, count as usize);
+    }
+    let score = sum / count as f64;
+    if args.json {
+        return print(&json!({ "pictures": count, "clip_score": score }));
+    }
+    println!(
+        "CLIP score {score:.3}: the mean of 100 cos over {count} pictures and their first captions"
+    );
+    Ok(())
+}
+
+fn nearest(args: &NearestArgs) -> Result<()> {
+    let chosen = Chosen::open(&args.network)?;
+    let training = chosen.features(&args.training)?;
+    let distances = |folder: &Path| -> Result<Vec<f64>> {
+        let mut all = chosen.features(folder)?.nearest(&training);
+        all.sort_by(f64::total_cmp);
+        Ok(all)
+    };
+    let (painted, held_out) = (distances(&args.painted)?, distances(&args.held_out)?);
+    let at = |sorted: &[f64], share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
+    let mark = at(&held_out, 0.01);
+    let nearer = painted.iter().filter(|&&distance| distance < mark).count();
+    let share = nearer as f64 / painted.len() as f64;
+    if args.json {
+        return print(&json!({
+            "network": chosen.network().name(), "training": training.len(),
+            "painted": { "pictures": painted.len(), "median": at(&painted, 0.5), "first_percentile": at(&painted, 0.01) },
+            "held_out": { "pictures": held_out.len(), "median": at(&held_out, 0.5), "first_percentile": mark },
+            "nearer_than_first_percentile": share,
+        }));
+    }
+    println!(
+        "Distances to the nearest of {} pictures of the training",
+        training.len()
+    );
+    for (name, sorted) in [("painted", &painted), ("held out", &held_out)] {
+        println!(
+            "{name:10} {} pictures, median {:.4}, first percentile {:.4}",
+            sorted.len(),
+            at(sorted, 0.5),
+            at(sorted, 0.01)
+        );
+    }
+    println!(
+        "{:.1} % of what was painted is nearer than the nearest 1 % of what was held out; about 1 % is no memorising",
+        100.0 * share
+    );
+    Ok(())
+}
+
+fn print(value: &serde_json::Value) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}

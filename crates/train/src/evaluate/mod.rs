@@ -1,0 +1,53 @@
+//! How good a model is: how near its autoencoder's pictures are to the originals, how near its pictures are to real
+//! ones as sets, and whether they show what was asked for.
+//!
+//! What a scorer says is worth what the scorer is worth, so it is proved beside every use ([`proof`]).
+
+pub mod distance;
+pub mod features;
+mod html;
+pub mod inception;
+pub mod paint;
+pub mod prompts;
+pub mod proof;
+pub mod quality;
+pub mod reconstruction;
+mod tally;
+mod text;
+
+pub use self::html::write_html;
+pub use self::prompts::{Prompts, PromptsOptions, Verdict, prompts};
+pub use self::proof::{Proof, prove};
+pub use self::reconstruction::{Reconstruction, reconstruction};
+pub use self::tally::{Share, Tally};
+
+use image::RgbImage;
+use velatura_scenes::{SceneConfig, SceneGenerator};
+
+use crate::error::{Error, Result};
+
+/// Told how far the work is: what is being done, how many are done, and of how many. False stops it.
+pub type Report<'a> = &'a mut dyn FnMut(&'static str, usize, usize) -> bool;
+
+/// Scenes of `size` pixels a side that no model has learnt from, by number.
+///
+/// # Errors
+/// No scene can be drawn in this size.
+pub fn held_back_scenes(size: usize) -> Result<impl Fn(usize) -> RgbImage> {
+    let config = SceneConfig {
+        size: size as u32,
+        ..SceneConfig::default()
+    };
+    let generator =
+        SceneGenerator::new(config).map_err(|error| Error::data("scenes", error.to_string()))?;
+    Ok(move |number| generator.scene(proof::SEED, number as u64).render())
+}
+
+/// Tells, and ends the work where that is wanted.
+fn tell(report: Report, what: &'static str, done: usize, of: usize) -> Result<()> {
+    if report(what, done, of) {
+        Ok(())
+    } else {
+        Err(velatura::Error::Cancelled.into())
+    }
+}

@@ -1,0 +1,188 @@
+//! Training the scorer.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use image::RgbImage;
+use velatura::checkpoint::FloatType;
+use velatura::nn::check_finite;
+use velatura_tensor::Parameter;
+use velatura_tensor::tape::no_grad;
+
+use super::loss::loss;
+use super::net::{Scorer, ScorerConfig};
+use super::question::{Aspect, Question, judge};
+use super::source::{SceneBatch, SceneSource, open_vae};
+use crate::config::Config;
+use crate::dataset::scene_generator;
+use crate::error::{Error, Result};
+use crate::inspection::Inspection;
+use crate::loader::MakeBatch;
+use crate::models;
+use crate::objective::{Losses, Objective};
+use crate::optimizer::Named;
+use crate::picture::{grid, to_rgb};
+use crate::run_folder::RunFolder;
+use crate::trainer;
+use crate::{Options, Outcome};
+
+/// Runs the training of a scorer.
+///
+/// # Errors
+/// See [`crate::train`].
+pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outcome> {
+    let objective = ScorerObjective::new(config, run)?;
+    trainer::run(&objective, config, &run.start(), options)
+}
+
+pub(crate) struct ScorerObjective {
+    scorer: Scorer,
+    parameters: Vec<Parameter>,
+    source: Arc<SceneSource>,
+    samples: usize,
+}
+
+/// What a fresh scorer says of a cell before it knows better: that one in ten holds a centre. From an even chance the
+/// first steps would all be spent on the 255 cells that hold none (as in the paper on points).
+const FRESH_LOGIT: f32 = -2.2;
+/// Scenes by which a sample's remark says how good the scorer is.
+const JUDGED: u64 = 192;
+/// Pictures looked at in one batch.
+const TOGETHER: u64 = 32;
+
+impl ScorerObjective {
+    pub fn new(config: &Config, run: &RunFolder) -> Result<ScorerObjective> {
+        let sources = config.data.sources();
+        let [source] = sources.as_slice() else {
+            let message = "[data]: a scorer learns from one source, of kind \"scenes\"";
+            return Err(Error::config(run.config_file(), message));
+        };
+        let generator = scene_generator(source, config.data.size)?;
+        let shares = config.scorer.clone().unwrap_or_default();
+        let component = models::open(config, run, "scorer")?;
+        let scorer_config = match &component {
+            Some(component) => ScorerConfig::from_json(&component.config()?)
+                .map_err(|message| Error::config(&component.config_path(), message))?,
+            None => ScorerConfig {
+                block_out_channels: shares.block_out_channels,
+                norm_num_groups: shares.norm_num_groups,
+                nouns: generator.nouns().into_iter().map(str::to_owned).collect(),
+            },
+        };
+        let store = models::store(config, "scorer", component.as_ref());
+        let scorer = Scorer::load(&scorer_config, &store.root())?;
+        store.finish()?;
+        let parameters = store.parameters();
+        if component.is_none() {
+            let bias = parameters.iter().find(|p| p.name() == "conv_cells.bias");
+            if let Some(bias) = bias {
+                bias.update(|values| values[0] = FRESH_LOGIT);
+            }
+        }
+        let vae = config.model.vae.as_deref().map(open_vae);
+        Ok(ScorerObjective {
+            scorer,
+            parameters,
+            source: Arc::new(SceneSource {
+                config: scorer_config,
+                generator,
+                scene_seed: source.seed,
+                count: source.count,
+                seed: config.run.seed,
+                batch: config.run.batch_size,
+                shares,
+                vae: vae.transpose()?,
+            }),
+            samples: config.sample.count,
+        })
+    }
+
+    fn write(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
+        let config = self.scorer.config().to_json();
+        models::save(dir, &config, &self.parameters, dtype)
+    }
+}
+
+impl Objective for ScorerObjective {
+    type Batch = SceneBatch;
+
+    fn parameters(&self) -> Vec<Named> {
+        models::named("scorer", &self.parameters)
+    }
+
+    fn batches(&self) -> MakeBatch<SceneBatch> {
+        let source = Arc::clone(&self.source);
+        Arc::new(move |step| source.batch(step))
+    }
+
+    fn batch_size(&self) -> usize {
+        self.source.batch
+    }
+
+    fn loss(&self, batch: &SceneBatch, samples: Range<usize>) -> Losses {
+        let pixels = batch.pixels.narrow_batch(samples.start, samples.len());
+        let outputs = self.scorer.forward(&pixels);
+        loss(self.scorer.config(), &outputs, &batch.targets[samples])
+    }
+
+    fn save(&self, dir: &Path, dtype: FloatType) -> velatura::Result<()> {
+        self.write(&dir.join("scorer"), dtype)
+    }
+
+    fn export(&self, dir: &Path, dtype: FloatType) -> Result<()> {
+        Ok(self.write(dir, dtype)?)
+    }
+
+    fn samples(&self) -> Result<Option<(RgbImage, String)>> {
+        let mut tally: BTreeMap<Aspect, (u32, u32)> = BTreeMap::new();
+        let mut shown = Vec::new();
+        let side = ScorerConfig::SIZE as u32;
+        for start in (0..JUDGED).step_by(TOGETHER as usize) {
+            let (pixels, said) = self.source.unseen(start..(start + TOGETHER).min(JUDGED));
+            for (sight, (truth, caption)) in self.scorer.look(&pixels).iter().zip(&said) {
+                for (aspect, yes) in judge(sight, &Question::of(truth, caption)) {
+                    let (hits, asked) = tally.entry(aspect).or_default();
+                    *hits += u32::from(yes);
+                    *asked += 1;
+                }
+            }
+            let pictures = pixels.as_slice().chunks_exact((side * side * 3) as usize);
+            shown.extend(pictures.filter_map(|pixels| to_rgb(pixels, side, side)));
+        }
+        if self.samples == 0 {
+            return Ok(None);
+        }
+        shown.truncate(self.samples);
+        let figures: Vec<String> = tally
+            .iter()
+            .map(|(aspect, &(hits, asked))| {
+                let share = 100.0 * f64::from(hits) / f64::from(asked);
+                format!("{} {share:.1} %", aspect.name())
+            })
+            .collect();
+        let remark = format!(" (of {JUDGED} drawings: {})", figures.join(", "));
+        Ok(Some((grid(&shown, self.samples.div_ceil(2)), remark)))
+    }
+
+    fn diagnose(&self, batch: &SceneBatch) -> Option<String> {
+        let again = || no_grad(|| self.scorer.forward(&batch.pixels).cells);
+        let fault = check_finite("scorer", again).err()?;
+        Some(format!("step {}: {fault}", batch.step))
+    }
+
+    fn inspect(&self, batch: &SceneBatch) -> Inspection {
+        let side = ScorerConfig::SIZE as u32;
+        let pixels = batch.pixels.as_slice();
+        let pictures: Vec<RgbImage> = pixels
+            .chunks_exact((side * side * 3) as usize)
+            .filter_map(|pixels| to_rgb(pixels, side, side))
+            .collect();
+        Inspection {
+            tensors: vec![("pixels", batch.pixels.clone())],
+            texts: batch.targets.iter().map(|t| format!("{t:?}")).collect(),
+            picture: Some(grid(&pictures, 8)),
+        }
+    }
+}
