@@ -159,7 +159,7 @@ pub fn prompts(
     let proof = prove(
         scorer,
         &whole,
-        Some(pipeline.painter().vae),
+        Some(pipeline.vae()),
         options.proof,
         &mut *report,
     )?;

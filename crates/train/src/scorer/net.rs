@@ -151,7 +151,7 @@ impl Scorer {
     pub fn load(config: &ScorerConfig, w: &Weights) -> velatura::Result<Self> {
         let groups = config.norm_num_groups;
         let [half, quarter, eighth, sixteenth] = config.block_out_channels;
-        let w = w.with_map_size(2 * CELLS, 2 * CELLS);
+        let w = w.with_map_size((2 * CELLS, 2 * CELLS));
         let halving = |name: &str, inputs, outputs| {
             Conv2d::strided(&w.at(name), inputs, outputs, 3, 2, Padding::uniform(1))
         };

@@ -103,6 +103,11 @@ impl Pipeline {
         precision_name(self.precision)
     }
 
+    /// Its autoencoder.
+    pub fn vae(&self) -> &AutoencoderKl {
+        &self.vae
+    }
+
     /// Borrows what painting needs.
     pub fn painter(&self) -> Painter<'_> {
         Painter {
