@@ -176,39 +176,25 @@ fn fidelity(args: &PromptsArgs) -> Result<()> {
 }
 
 /// The network whose features are compared.
-enum Chosen {
-    Scorer(Scorer),
-    Inception(Inception),
+fn network(args: &NetworkArgs) -> Result<Network> {
+    Ok(match &args.inception {
+        Some(file) => Network::Inception(Inception::load(file)?),
+        None => Network::Scorer(Box::new(scorer(args.scorer.as_deref())?)),
+    })
 }
 
-impl Chosen {
-    fn open(args: &NetworkArgs) -> Result<Chosen> {
-        Ok(match &args.inception {
-            Some(file) => Chosen::Inception(Inception::load(file)?),
-            None => Chosen::Scorer(scorer(args.scorer.as_deref())?),
-        })
-    }
-
-    fn network(&self) -> Network<'_> {
-        match self {
-            Chosen::Scorer(scorer) => Network::Scorer(scorer),
-            Chosen::Inception(inception) => Network::Inception(inception),
-        }
-    }
-
-    fn features(&self, folder: &Path) -> Result<Features> {
-        let mut stages = Stages::new();
-        let files = features::pictures(folder)?;
-        let mut report = |what, done, of| stages.tell(what, done, of);
-        Ok(self.network().features(&files, &mut report)?)
-    }
+fn features_of(network: &Network, folder: &Path) -> Result<Features> {
+    let mut stages = Stages::new();
+    let files = features::pictures(folder)?;
+    let mut report = |what, done, of| stages.tell(what, done, of);
+    Ok(network.features(&files, &mut report)?)
 }
 
 fn sets(args: &DistanceArgs) -> Result<()> {
-    let chosen = Chosen::open(&args.network)?;
+    let network = network(&args.network)?;
     let (a, b) = (
-        chosen.features(&args.first)?,
-        chosen.features(&args.second)?,
+        features_of(&network, &args.first)?,
+        features_of(&network, &args.second)?,
     );
     let Some(fid) = distance::frechet(&a, &b) else {
         bail!(
@@ -220,15 +206,15 @@ fn sets(args: &DistanceArgs) -> Result<()> {
         );
     };
     let kid = distance::kernel(&a, &b, SUBSETS, SUBSET);
-    let network = chosen.network().name();
+    let name = network.name();
     if args.json {
         return print(&json!({
-            "network": network, "features": a.width(), "pictures": [a.len(), b.len()], "fid": fid,
+            "network": name, "features": a.width(), "pictures": [a.len(), b.len()], "fid": fid,
             "kid": kid.map(|(mean, _)| mean), "kid_std": kid.map(|(_, std)| std),
         }));
     }
     println!(
-        "{} and {} pictures, {} features of the {network}",
+        "{} and {} pictures, {} features of the {name}",
         a.len(),
         b.len(),
         a.width()
@@ -244,7 +230,7 @@ fn sets(args: &DistanceArgs) -> Result<()> {
             a.width()
         );
     }
-    if let Chosen::Scorer(_) = chosen {
+    if let Network::Scorer(_) = network {
         println!(
             "The features are our own network's, for scenes: no figures to compare with published ones."
         );
@@ -287,10 +273,10 @@ fn clip(args: &ClipArgs) -> Result<()> {
 }
 
 fn nearest(args: &NearestArgs) -> Result<()> {
-    let chosen = Chosen::open(&args.network)?;
-    let training = chosen.features(&args.training)?;
+    let network = network(&args.network)?;
+    let training = features_of(&network, &args.training)?;
     let distances = |folder: &Path| -> Result<Vec<f64>> {
-        let mut all = chosen.features(folder)?.nearest(&training);
+        let mut all = features_of(&network, folder)?.nearest(&training);
         all.sort_by(f64::total_cmp);
         Ok(all)
     };
@@ -301,7 +287,7 @@ fn nearest(args: &NearestArgs) -> Result<()> {
     let share = nearer as f64 / painted.len() as f64;
     if args.json {
         return print(&json!({
-            "network": chosen.network().name(), "training": training.len(),
+            "network": network.name(), "training": training.len(),
             "painted": { "pictures": painted.len(), "median": at(&painted, 0.5), "first_percentile": at(&painted, 0.01) },
             "held_out": { "pictures": held_out.len(), "median": at(&held_out, 0.5), "first_percentile": mark },
             "nearer_than_first_percentile": share,

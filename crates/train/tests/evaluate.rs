@@ -214,7 +214,7 @@ fn an_autoencoder_is_measured_and_sets_are_compared() {
                 .unwrap();
         }
         let files = features::pictures(&folder).unwrap();
-        Network::Scorer(&scorer)
+        Network::Scorer(Box::new(scorer.clone()))
             .features(&files, &mut silent)
             .unwrap()
     };

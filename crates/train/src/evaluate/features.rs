@@ -47,17 +47,17 @@ pub fn read_square(file: &Path, side: usize) -> Result<RgbImage> {
 }
 
 /// What makes features of pictures.
-pub enum Network<'a> {
+pub enum Network {
     /// The network that judges scenes: for scenes only, and comparable only with figures of the same network.
-    Scorer(&'a Scorer),
+    Scorer(Box<Scorer>),
     /// The one that FID is defined by.
-    Inception(&'a Inception),
+    Inception(Inception),
 }
 
 /// Pictures in one batch.
 const TOGETHER: usize = 16;
 
-impl Network<'_> {
+impl Network {
     /// As reports call it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -272,7 +272,10 @@ fn read(file: &TensorFile, name: &str) -> Result<Convolution> {
         .collect();
     let parts = parts?;
     let (mut weight, mut bias) = (Vec::with_capacity(kernel.len()), Vec::new());
-    for (output, kernel) in kernel.chunks_exact(inputs * height * width).enumerate() {
+    for (output, kernel) in kernel
+        .chunks_exact((inputs * height * width).max(1))
+        .enumerate()
+    {
         let [gamma, beta, mean, variance] = [0, 1, 2, 3].map(|i| f64::from(parts[i][output]));
         let factor = gamma / (variance + EPS).sqrt();
         for place in 0..height * width {
