@@ -92,7 +92,7 @@ fn vae(args: &VaeArgs) -> Result<()> {
     let size = args.size.map_or(plan.width, usize::from);
     let mut stages = Stages::new();
     let mut report = |what, done, of| stages.tell(what, done, of);
-    let vae = pipeline.painter().vae;
+    let vae = pipeline.vae();
     let count = args.count as usize;
     let (result, of) = match &args.pictures {
         Some(folder) => {

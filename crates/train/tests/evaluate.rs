@@ -195,7 +195,7 @@ fn an_autoencoder_is_measured_and_sets_are_compared() {
         .unwrap()
         .load(PrecisionChoice::F32)
         .unwrap();
-    let vae = pipeline.painter().vae;
+    let vae = pipeline.vae();
     let scenes = evaluate::held_back_scenes(32).unwrap();
     let result = reconstruction(vae, 3, |number| Ok(scenes(number)), &mut silent).unwrap();
     assert_eq!(result.pictures, 3);
