@@ -64,7 +64,7 @@ pub(crate) fn exp2_flushed<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 #[inline(always)]
 pub(crate) fn exp2_for_bf16<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     // Least largest relative error on ±½.
-    const COEFFICIENTS: [f32; 4] = [0.999_928_074, 0.693_260_985, 0.242_611_122, 0.055_171_669];
+    const COEFFICIENTS: [f32; 4] = [0.999_928_06, 0.693_260_97, 0.242_611_13, 0.055_171_67];
     let x = simd.max(simd.splat(-126.0), x);
     let n = simd.round(x);
     let r = simd.sub(x, n);
