@@ -1,10 +1,13 @@
 //! The backward pass with bf16 dot products.
 //!
-//! Strips of queries stand in the lanes, keys in the rows, as in `dot`, whose products of queries and keys are these, bit
-//! by bit: the probabilities are those of the forward pass. Two keys at a time, the probabilities `p = 2^(s − lse)` and
-//! the gradients `p · (dp − delta)` of their scores are made in registers, and leave them as bf16: as pairs of keys for the
+//! Strips of queries stand in the lanes, keys in the rows, as in `dot`, whose rounded queries and keys are these: the
+//! probabilities are those of the forward pass. Two keys at a time, the probabilities `p = 2^(s − lse)` and the
+//! gradients `p · (dp − delta)` of their scores are made in registers, and leave them as bf16: as pairs of keys for the
 //! sum over keys, `dQᵀ = Kᵀ·dSᵀ`, and as rows of queries, whose pairs are then transposed for the sums over queries,
 //! `dVᵀ = dOᵀ·P` and `dKᵀ = Qᵀ·dS`.
+
+// Indices over arrays of constant length unroll into registers, and read like the arithmetic.
+#![allow(clippy::needless_range_loop)]
 
 use super::AttentionShape;
 use super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};

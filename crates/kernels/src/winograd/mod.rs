@@ -15,6 +15,7 @@
 //! The adjoint of the same formula gives the weight's gradient: `dg = Gᵀ [ (Bᵀ d B) ⊙ (A dy Aᵀ) ] G`.
 
 mod forward;
+mod gradient_tiles;
 mod packed;
 mod transform;
 mod weight_gradient;
