@@ -18,7 +18,7 @@ pub use self::net::{Outputs, Scorer, ScorerConfig};
 pub use self::question::{Aspect, Question, judge};
 pub use self::sight::{Sight, Thing};
 pub(crate) use self::source::{reconstruct, scaled, scaled_batch};
-pub(crate) use self::step::ScorerObjective;
+pub(crate) use self::step::{ScorerObjective, train};
 
 use image::RgbImage;
 
@@ -27,4 +27,3 @@ pub fn look(scorer: &Scorer, picture: RgbImage) -> Sight {
     let mut sights = scorer.look(&scaled_batch(vec![picture]));
     sights.pop().unwrap_or_default()
 }
-pub use self::step::train;
