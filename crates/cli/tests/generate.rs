@@ -312,7 +312,7 @@ fn without_a_model_the_embedded_one_paints() {
     assert_eq!(bench.files(), ["a.png"]);
     assert!(!said.stderr.contains("never seen"), "{}", said.stderr);
 
-    let prompt = "a red car before a cathedral, in oil";
+    let prompt = "a red car and a cathedral, in oil";
     let said = bench.run(&["generate", "-s", "1", "--seed", "1", "-o", "b.png", prompt]);
     let note = r#"never seen "cathedral", "oil""#;
     for part in [note, " car,", "--model"] {

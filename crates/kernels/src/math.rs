@@ -54,24 +54,15 @@ pub(crate) fn exp2_flushed<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
         0.009_669_71,
         0.001_330_026_8,
     ];
-    let x = simd.max(simd.splat(-126.0), x);
-    let n = simd.round(x);
-    let r = simd.sub(x, n);
-    simd.mul(polynomial(simd, r, &COEFFICIENTS), simd.exp2_integer(n))
-}
-
-/// [`exp2_flushed`] for results that will be rounded to bf16: within 7.5e-5, where that rounding takes up to 2e-3, and
-/// with half the operations on the multipliers.
-#[inline(always)]
-pub(crate) fn exp2_for_bf16<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    // Least largest relative error of a cubic on ±½.
-    const COEFFICIENTS: [f32; 4] = [0.999_928_1, 0.693_261, 0.242_611_1, 0.055_171_67];
-    // Added and taken away again, it rounds to an integer, which stays in the lowest bits of the sum.
+    // Added and taken away again, it rounds to an integer, which stays in the lowest bits of the sum: additions, where
+    // the multipliers have the polynomial to do.
     const INTEGERS: f32 = 12_582_912.0; // 1.5·2²³
     let x = simd.max(simd.splat(-126.0), x);
     let shifted = simd.add(x, simd.splat(INTEGERS));
     let r = simd.sub(x, simd.sub(shifted, simd.splat(INTEGERS)));
-    simd.add_exponent(polynomial(simd, r, &COEFFICIENTS), shifted)
+    // A product, so that a NaN in the polynomial stays one.
+    let power = simd.add_exponent(simd.splat(1.0), shifted);
+    simd.mul(polynomial(simd, r, &COEFFICIENTS), power)
 }
 
 /// The logistic function, 1 / (1 + e⁻ˣ).

@@ -9,7 +9,7 @@ use super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::strip::{Strip, multiples};
 use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
-use crate::math::exp2_for_bf16;
+use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
 use crate::scratch;
 use std::f32::consts::LOG2_E;
@@ -233,5 +233,5 @@ impl<const V: usize> Kernel for PairedSoftmax<'_, V> {
 
 #[inline(always)]
 fn power<S: Simd>(simd: S, score: &[f32], maximum: S::Vector) -> S::Vector {
-    exp2_for_bf16(simd, simd.sub(simd.load(score), maximum))
+    exp2_flushed(simd, simd.sub(simd.load(score), maximum))
 }
