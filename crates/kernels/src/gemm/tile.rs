@@ -418,16 +418,19 @@ impl Store<'_> {
         rows: &[usize],
         sums: [[S::Vector; V]; R],
     ) {
-        for v in 0..V {
-            // SAFETY: passed on.
-            unsafe {
-                let bias = self.bias_or_zero(simd, v);
-                for r in 0..R {
-                    let at = rows[r] + v * S::LANES;
+        // SAFETY: passed on.
+        unsafe {
+            let mut bias = [simd.zero(); V];
+            for v in 0..V {
+                bias[v] = self.bias_or_zero(simd, v);
+            }
+            for r in 0..R {
+                let (to, residual) = (self.out.add(rows[r]), self.residual.add(rows[r]));
+                for v in 0..V {
                     // The residual last, as if it were added to the product's result.
-                    let residual = simd.load_raw(self.residual.add(at));
-                    let y = simd.add(simd.add(sums[r][v], bias), residual);
-                    simd.store_raw(self.out.add(at), y);
+                    let residual = simd.load_raw(residual.add(v * S::LANES));
+                    let y = simd.add(simd.add(sums[r][v], bias[v]), residual);
+                    simd.store_raw(to.add(v * S::LANES), y);
                 }
             }
         }
@@ -442,19 +445,23 @@ impl Store<'_> {
         rows: &[usize],
         sums: [[S::Vector; V]; R],
     ) {
-        for v in 0..V / 2 {
-            // SAFETY: passed on.
-            unsafe {
-                let value_bias = self.bias_or_zero(simd, v);
-                let gate_bias = self.bias_or_zero(simd, v + V / 2);
-                for r in 0..R {
-                    let value = simd.add(sums[r][v], value_bias);
-                    let gate = simd.add(sums[r][v + V / 2], gate_bias);
-                    let y = simd.mul(value, math::gelu(simd, gate));
-                    simd.store_raw(self.out.add(rows[r] + v * S::LANES), y);
+        // By way of memory: the gate is too much code to be there for each sum, and where there is a loop over sums
+        // they do not stay in registers, not even while they are summed.
+        let mut lines = [0.0; 6 * 64];
+        const { assert!(R <= 6 && V * S::LANES <= 64) }
+        for r in 0..R {
+            for v in 0..V {
+                // SAFETY: by the assertion.
+                unsafe {
+                    simd.store_raw(lines.as_mut_ptr().add((r * V + v) * S::LANES), sums[r][v])
                 }
             }
         }
+        simd.call(Gate {
+            store: self,
+            rows,
+            lines: &lines[..R * V * S::LANES],
+        });
     }
 
     /// # Safety
@@ -485,6 +492,39 @@ impl Store<'_> {
                         y = simd.add(y, simd.load_partial_raw(residual, count));
                     }
                     simd.store_partial_raw(to, y, count);
+                }
+            }
+        }
+    }
+}
+
+/// The values and gates of some rows' sums, as [`Store::gated`] says.
+struct Gate<'a> {
+    store: &'a Store<'a>,
+    rows: &'a [usize],
+    /// The sums of each row, one after the other.
+    lines: &'a [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let width = self.lines.len() / self.rows.len();
+        let half = width / 2;
+        debug_assert!(half == self.store.columns && half.is_multiple_of(S::LANES));
+        for at in (0..half).step_by(S::LANES) {
+            let (v, gate) = (at / S::LANES, (half + at) / S::LANES);
+            // SAFETY: a gated panel has `width` biases, if any, and `half` columns at each row of `out`.
+            unsafe {
+                let value_bias = self.store.bias_or_zero(simd, v);
+                let gate_bias = self.store.bias_or_zero(simd, gate);
+                for (line, &row) in self.lines.chunks_exact(width).zip(self.rows) {
+                    let value = simd.add(simd.load(&line[at..]), value_bias);
+                    let gate = simd.add(simd.load(&line[half + at..]), gate_bias);
+                    let y = simd.mul(value, math::gelu(simd, gate));
+                    simd.store_raw(self.store.out.add(row + at), y);
                 }
             }
         }
