@@ -84,10 +84,7 @@ impl UpBlock {
                 w,
             )?,
             upsampler: (level > 0)
-                .then(|| {
-                    let w = w.with_map_size(config.map_size(level - 1));
-                    Upsample::load(&w.at("upsamplers").at(0), channels[level])
-                })
+                .then(|| Upsample::load(&w.at("upsamplers").at(0), channels[level]))
                 .transpose()?,
         })
     }
