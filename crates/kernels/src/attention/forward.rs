@@ -225,8 +225,8 @@ impl<const V: usize> Kernel for Softmax<'_, V> {
                 simd.store(score, power);
             }
         }
-        for v in 0..V {
-            simd.store(&mut self.0.totals[v * S::LANES..], total[v]);
+        for (v, total) in total.into_iter().enumerate() {
+            simd.store(&mut self.0.totals[v * S::LANES..], total);
         }
     }
 }
