@@ -397,7 +397,7 @@ fn part_by_part_and_in_little_memory_it_is_the_same_picture() {
         }
     }
     let error = model
-        .paint(PrecisionChoice::F32, Some(1 << 20), &plan, None, go_on)
+        .paint(PrecisionChoice::F32, Some(1_000_000), &plan, None, go_on)
         .unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::Request { .. }), "{text}");

@@ -97,24 +97,7 @@ pub fn matmul_packed(m: usize, a: &[f32], b: &PackedMatrix, out: &mut [f32], epi
         let flops = 2.0 * (m * n) as f64 * k as f64;
         (format!("linear {m}×{k}×{n}"), b.algorithm(), flops)
     });
-    let product = Product {
-        m,
-        left_k: k,
-        right_k: k,
-        left: Left::Rows(a),
-        right: b.right(),
-        panels: b.panels(),
-        segments: &[Segment {
-            left: 0,
-            right: 0,
-            len: k,
-        }],
-        rows: OutRows::Contiguous,
-        epilogue: *epilogue,
-        accumulate: false,
-        gated: false,
-    };
-    product.run(b.isa(), out);
+    packed_product(m, a, b, out, epilogue);
 }
 
 /// `out[m, n] = value · gelu(gate)` with `[value | gate] = a[m, k] · b[k, 2n] + bias`, of which only the result is
@@ -136,6 +119,12 @@ pub fn matmul_geglu(m: usize, a: &[f32], b: &PackedMatrix, bias: Option<&[f32]>,
         let flops = 2.0 * (m * n) as f64 * k as f64;
         (format!("linear+geglu {m}×{k}×{n}"), b.algorithm(), flops)
     });
+    packed_product(m, a, b, out, &epilogue);
+}
+
+/// The product with a packed matrix, the lengths having been checked.
+fn packed_product(m: usize, a: &[f32], b: &PackedMatrix, out: &mut [f32], epilogue: &Epilogue) {
+    let k = b.k();
     let product = Product {
         m,
         left_k: k,
@@ -149,9 +138,9 @@ pub fn matmul_geglu(m: usize, a: &[f32], b: &PackedMatrix, bias: Option<&[f32]>,
             len: k,
         }],
         rows: OutRows::Contiguous,
-        epilogue,
+        epilogue: *epilogue,
         accumulate: false,
-        gated: true,
+        gated: b.is_gated(),
     };
     product.run(b.isa(), out);
 }

@@ -30,7 +30,7 @@ pub(super) struct Needs {
     transformable: Vec<usize>,
     /// Bytes of a transformed number.
     bytes: u64,
-    precision: &'static str,
+    precision: Precision,
 }
 
 impl Needs {
@@ -57,7 +57,7 @@ impl Needs {
             vae: PROGRAM + transformed * weights(vae, beside, beside) + decode,
             transformable,
             bytes: bytes(beside),
-            precision: super::precision_name(precision),
+            precision,
         }
     }
 
@@ -69,16 +69,18 @@ impl Needs {
     pub fn fit(&self, budget: u64) -> Result<usize> {
         let least = self.unet.max(self.vae);
         if budget < least {
-            let mb = |bytes: u64| bytes.div_ceil(1 << 20);
+            let mb = |bytes: u64| bytes.div_ceil(1_000_000);
             let hint = match self.precision {
-                "int8" => "a smaller --width and --height take less",
-                "bf16" => "--precision int8, or a smaller --width and --height, take less",
-                _ => "--precision bf16 or int8, or a smaller --width and --height, take less",
+                Precision::Int8 => "a smaller --width and --height take less",
+                Precision::Bf16 => "--precision int8, or a smaller --width and --height, take less",
+                Precision::F32 => {
+                    "--precision bf16 or int8, or a smaller --width and --height, take less"
+                }
             };
             let expected = format!(
                 "at least {} MB for this picture with {} weights; {hint}",
                 mb(least),
-                self.precision
+                super::precision_name(self.precision)
             );
             return Err(Error::request(
                 "memory",
@@ -139,7 +141,7 @@ mod tests {
             vae: 900,
             transformable: vec![10, 10, 20, 30],
             bytes: 2,
-            precision: "bf16",
+            precision: Precision::Bf16,
         };
         // A transformed number takes six bytes more, and equal weights come together.
         for (budget, largest) in [
