@@ -11,6 +11,7 @@ pub(crate) mod operands;
 pub(crate) mod packed;
 pub(crate) mod panels;
 mod rounding;
+mod store;
 pub(crate) mod tile;
 pub(crate) mod weight_gradient;
 
