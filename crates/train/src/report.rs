@@ -74,7 +74,7 @@ figure { margin: 0; }
 figcaption { font-size: 0.9rem; }
 svg, img { width: 100%; height: auto; }
 img { image-rendering: auto; border-radius: 4px; }
-pre { overflow: auto; padding: 1rem; border: 1px solid #8888; border-radius: 4px; }
+pre { white-space: pre-wrap; padding: 1rem; border: 1px solid #8888; border-radius: 4px; }
 .axis { stroke: #8888; fill: none; }
 .raw { stroke: #8888; fill: none; }
 .mean { stroke: #c8281e; stroke-width: 2; fill: none; }
