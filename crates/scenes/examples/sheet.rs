@@ -1,5 +1,5 @@
 //! Contact sheets of scenes and of all drawings, to look at: `cargo run -p velatura-scenes --example
-//! sheet -- OUT_DIR [SEED] [SPRITES_DIR]`.
+//! sheet -- OUT_DIR [SEED] [SIZE] [SPRITES_DIR]`.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let out = PathBuf::from(arguments.next().ok_or("name a folder for the sheets")?);
     let seed: u64 = arguments.next().map_or(Ok(0), |text| text.parse())?;
+    let size: u32 = arguments.next().map_or(Ok(128), |text| text.parse())?;
     let sprites = arguments
         .next()
         .map(|dir| SpriteSet::load(dir.as_ref()))
@@ -31,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(Arc::new);
     std::fs::create_dir_all(&out)?;
     let config = SceneConfig {
+        size,
         sprites,
         ..SceneConfig::default()
     };

@@ -3,19 +3,20 @@
 //! Lengths are in hundredths of the picture's side. A thing that is alone takes about half of the
 //! picture, so that even a small model sees what it is.
 
-use crate::backdrop::{Layout, Light};
+use crate::backdrop::Layout;
 use crate::catalogue::Kind;
 use crate::colour::Colour;
-use crate::figure::{Layer, Placed};
+use crate::figure::{Layer, Placed, Studio};
 use crate::held_out;
 use crate::random::Random;
-use crate::sprites::SpriteSet;
 use crate::truth::{Object, Place, Position, Setting, Size};
 
 /// One kind of thing on its way into the picture.
 pub(crate) struct Group<'a> {
     pub(crate) kind: &'a Kind,
     pub(crate) place: Place,
+    /// Whether it hangs in the air, or in the water.
+    floats: bool,
     colour: Option<Colour>,
     pub(crate) size: Size,
     /// (centre x, foot or centre height from 0 to 1 within its band, side) for each instance.
@@ -23,10 +24,17 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub(crate) fn new(kind: &'a Kind, place: Place, colour: Option<Colour>) -> Self {
+    pub(crate) fn new(
+        kind: &'a Kind,
+        place: Place,
+        setting: Setting,
+        colour: Option<Colour>,
+    ) -> Self {
+        let submerged = place == Place::Water && setting == Setting::Underwater;
         Self {
             kind,
             place,
+            floats: place == Place::Air || submerged,
             colour,
             size: Size::Normal,
             spots: Vec::new(),
@@ -42,9 +50,7 @@ impl<'a> Group<'a> {
     /// Places and measures every instance. None when one is cut off, or too small to be seen.
     pub(crate) fn draw(
         &self,
-        sprites: Option<&SpriteSet>,
-        size: u32,
-        light: &Light,
+        studio: &Studio,
         layout: Layout,
         random: &mut Random,
         placed: &mut Vec<Placed>,
@@ -52,13 +58,14 @@ impl<'a> Group<'a> {
         let mut paint = self.colour;
         let mut colour = None;
         let mut boxes = Vec::new();
+        let size = studio.size;
         let flip = random.chance(0.5);
         for (i, &(cx, level, side)) in self.spots.iter().enumerate() {
             let foot = match self.place {
-                // Air: `level` is the centre's height; a box stands on its foot.
-                Place::Air => level + side / 2.0,
-                Place::Ground => level.max(layout.horizon + 22.0).min(96.5),
+                // `level` is the centre's height; a box stands on its foot.
+                _ if self.floats => level + side / 2.0,
                 Place::Water => layout.shore - 3.0 - (96.0 - level) * 0.25,
+                _ => level.max(layout.horizon + 22.0).min(96.5),
             };
             let lean = if self.kind.tilts {
                 random.range(-0.13, 0.13)
@@ -67,21 +74,22 @@ impl<'a> Group<'a> {
             };
             let mut one = Placed {
                 figure: self.kind.figure(paint),
-                place: self.place,
+                // What hangs in the water makes no ripples.
+                place: if self.floats { Place::Air } else { self.place },
                 cx,
                 foot,
                 side,
                 flip,
                 lean,
             };
-            let mut layer = Layer::draw(&one, sprites, size, light);
+            let mut layer = Layer::draw(&one, studio);
             if i == 0 {
                 colour = layer.colour(size);
-                if sprites.is_some() && paint.is_some() && colour != paint {
+                if studio.sprites.is_some() && paint.is_some() && colour != paint {
                     // A turned hue that doesn't come out as its name: leave the sprite as it is.
                     paint = None;
                     one.figure = self.kind.figure(None);
-                    layer = Layer::draw(&one, sprites, size, light);
+                    layer = Layer::draw(&one, studio);
                     colour = layer.colour(size);
                 }
             } else if layer.colour(size) != colour {
@@ -107,11 +115,12 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The height (foot for things on the ground and in the water, centre for things in the air).
-fn level(place: Place, random: &mut Random) -> f32 {
-    match place {
-        Place::Air => random.range(33.0, 44.0),
-        Place::Ground | Place::Water => random.range(86.0, 94.0),
+/// The height: the centre of what floats, the foot of everything else.
+fn level(floats: bool, random: &mut Random) -> f32 {
+    if floats {
+        random.range(33.0, 44.0)
+    } else {
+        random.range(86.0, 94.0)
     }
 }
 
@@ -125,36 +134,57 @@ pub(crate) fn arrange_single(group: &mut Group, random: &mut Random) {
     let slack = (47.0 - side / 2.0).max(0.0) * 0.7;
     let cx = 50.0 + random.range(-slack, slack);
     let height = match group.size {
-        Size::Big if group.place == Place::Air => random.range(44.0, 48.0),
-        _ => level(group.place, random),
+        Size::Big if group.floats => random.range(44.0, 48.0),
+        _ => level(group.floats, random),
     };
     group.spots = vec![(cx, height, side)];
 }
 
-/// Two or three in a row.
+/// Two to four in a row.
 pub(crate) fn arrange_count(group: &mut Group, random: &mut Random) {
-    let count = if random.chance(0.55) { 2 } else { 3 };
-    let share = 96.0 / count as f32;
-    let (low, high) = if count == 2 {
-        (36.0, 42.0)
-    } else {
-        (26.0, 29.0)
+    let (count, low, high) = match random.unit() {
+        u if u < 0.4 => (2, 36.0, 42.0),
+        u if u < 0.75 => (3, 26.0, 29.0),
+        _ => (4, 19.5, 22.0),
     };
-    let side = (random.range(low, high) * group.kind.span).min(share - 3.0);
-    let base = level(group.place, random);
+    let share = 96.0 / count as f32;
+    let side = (random.range(low, high) * group.kind.span).min(share - 2.5);
+    let base = level(group.floats, random);
     for i in 0..count {
-        let slack = (share - side) / 2.0 - 1.0;
-        let cx = 2.0 + share * (i as f32 + 0.5) + random.range(-slack, slack).clamp(-3.0, 3.0);
-        let swing = if group.place == Place::Air { 8.0 } else { 3.0 };
+        let swing = if group.floats { 8.0 } else { 3.0 };
+        let height = base + random.range(-swing, swing);
         group
             .spots
-            .push((cx, base + random.range(-swing, swing), side));
+            .push((column(i, share, side, random), height, side));
     }
 }
 
-/// Two things side by side, or one above the other; tells how the first stands to the second.
+/// Three different things in a row.
+pub(crate) fn arrange_row(groups: &mut [Group], random: &mut Random) {
+    let share = 96.0 / groups.len() as f32;
+    for (i, group) in groups.iter_mut().enumerate() {
+        let side = (random.range(26.0, 30.0) * group.kind.span).min(share - 2.5);
+        let height = level(group.floats, random);
+        group.spots = vec![(column(i, share, side, random), height, side)];
+    }
+}
+
+/// A place somewhere in column `i`, `share` wide.
+fn column(i: usize, share: f32, side: f32, random: &mut Random) -> f32 {
+    let slack = (share - side) / 2.0 - 1.0;
+    2.0 + share * (i as f32 + 0.5) + random.range(-slack, slack).clamp(-3.0, 3.0)
+}
+
+/// Share of pairs on the ground of which one stands before the other.
+const IN_DEPTH_SHARE: f32 = 0.3;
+
+/// Two things side by side, one above the other, or one before the other; tells how the first stands to the second.
 pub(crate) fn arrange_pair(groups: &mut [Group], random: &mut Random) -> Position {
-    let air = [groups[0].place == Place::Air, groups[1].place == Place::Air];
+    let on_ground = |group: &Group| group.place == Place::Ground && !group.floats;
+    if groups.iter().all(on_ground) && random.chance(IN_DEPTH_SHARE) {
+        return arrange_in_depth(groups, random);
+    }
+    let air = [groups[0].floats, groups[1].floats];
     let stacked = air[0] != air[1] && random.chance(0.75);
     for (i, group) in groups.iter_mut().enumerate() {
         let side = (random.range(36.0, 43.0) * group.kind.span).min(46.0);
@@ -167,7 +197,7 @@ pub(crate) fn arrange_pair(groups: &mut [Group], random: &mut Random) -> Positio
             group.spots = vec![(50.0 + random.range(-14.0, 14.0), height, side.min(41.0))];
         } else {
             let cx = 26.0 + random.range(-1.5, 1.5) + 48.0 * i as f32;
-            group.spots = vec![(cx, level(group.place, random), side)];
+            group.spots = vec![(cx, level(group.floats, random), side)];
         }
     }
     if stacked {
@@ -188,13 +218,38 @@ pub(crate) fn arrange_pair(groups: &mut [Group], random: &mut Random) -> Positio
     }
 }
 
+/// The one nearer, lower and smaller than the other, of which it hides a part.
+fn arrange_in_depth(groups: &mut [Group], random: &mut Random) -> Position {
+    let first_in_front = random.chance(0.5);
+    let to_the_left = random.chance(0.5);
+    let middle = 50.0 + random.range(-5.0, 5.0);
+    for (i, group) in groups.iter_mut().enumerate() {
+        let in_front = (i == 0) == first_in_front;
+        let (side, foot, away) = if in_front {
+            let side = (random.range(30.0, 36.0) * group.kind.span).min(40.0);
+            (side, random.range(93.0, 96.0), random.range(12.0, 17.0))
+        } else {
+            let side = (random.range(48.0, 56.0) * group.kind.span).min(60.0);
+            (side, random.range(80.0, 85.0), -random.range(8.0, 12.0))
+        };
+        let cx = middle + if to_the_left { -away } else { away };
+        group.spots = vec![(cx, foot, side)];
+    }
+    if first_in_front {
+        Position::InFrontOf
+    } else {
+        Position::Behind
+    }
+}
+
 /// Room for what swims: the more shore, the less water.
 pub(crate) fn layout(setting: Setting, groups: &[Group], random: &mut Random) -> Layout {
     let swims = groups.iter().any(|group| group.place == Place::Water);
-    let flies = groups.iter().all(|group| group.place == Place::Air);
+    let flies = groups.iter().all(|group| group.floats);
     let horizon = match setting {
         Setting::Forest => random.range(50.0, 56.0),
         Setting::City => random.range(50.0, 56.0),
+        Setting::Room => random.range(58.0, 63.0),
         _ if flies => random.range(58.0, 66.0),
         _ => random.range(46.0, 54.0),
     };

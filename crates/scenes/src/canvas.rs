@@ -74,6 +74,8 @@ pub(crate) type Shape = Option<Path>;
 pub(crate) struct Canvas {
     pub(crate) pixmap: Pixmap,
     pub(crate) transform: Transform,
+    /// Plain areas of colour instead of light and shade.
+    flat: bool,
 }
 
 impl Canvas {
@@ -81,14 +83,18 @@ impl Canvas {
     ///
     /// # Panics
     /// When a side is 0 or the picture would not fit into memory's address range.
-    pub(crate) fn new(width: u32, height: u32, transform: Transform) -> Self {
+    pub(crate) fn new(width: u32, height: u32, transform: Transform, flat: bool) -> Self {
         let pixmap = Pixmap::new(width, height);
         assert!(
             pixmap.is_some(),
             "{width} × {height} is no size for a picture"
         );
         let Some(pixmap) = pixmap else { unreachable!() };
-        Self { pixmap, transform }
+        Self {
+            pixmap,
+            transform,
+            flat,
+        }
     }
 
     /// Fills `path`.
@@ -97,6 +103,15 @@ impl Canvas {
             return;
         };
         let shader = match look {
+            Look::Down(top, bottom) if self.flat => {
+                Shader::SolidColor(top.mix(bottom, 0.5).color(1.0))
+            }
+            Look::Soft(ink) | Look::Smooth(ink) if self.flat => {
+                Shader::SolidColor(ink.base.color(1.0))
+            }
+            Look::Glow(colour, alpha) if self.flat => {
+                Shader::SolidColor(colour.color(alpha * FLAT_GLOW))
+            }
             Look::Flat(colour) => Shader::SolidColor(colour.color(1.0)),
             Look::Clear(colour, alpha) => Shader::SolidColor(colour.color(alpha)),
             Look::Down(top, bottom) => vertical(bounds, &[(0.0, top, 1.0), (1.0, bottom, 1.0)]),
@@ -112,7 +127,12 @@ impl Canvas {
     /// Fills `path` from top to bottom with (position in 0..=1, colour, alpha) stops.
     pub(crate) fn fill_stops(&mut self, path: &Shape, stops: &[(f32, Rgb, f32)]) {
         if let Some(bounds) = path.as_ref().map(Path::bounds) {
-            self.fill_shader(path, vertical(bounds, stops));
+            let stops = if self.flat {
+                bands(stops)
+            } else {
+                stops.to_vec()
+            };
+            self.fill_shader(path, vertical(bounds, &stops));
         }
     }
 
@@ -153,6 +173,9 @@ impl Canvas {
 
     /// A white, soft highlight.
     pub(crate) fn gloss(&mut self, cx: f32, cy: f32, rx: f32, ry: f32) {
+        if self.flat {
+            return;
+        }
         self.fill(
             &ellipse(cx, cy, rx, ry),
             Look::Glow(Rgb(255, 255, 255), 0.75),
@@ -165,6 +188,41 @@ impl Canvas {
         let glint = ellipse(cx - r * 0.3, cy - r * 0.4, r * 0.36, r * 0.36);
         self.fill(&glint, Look::Flat(Rgb(255, 255, 255)));
     }
+}
+
+/// How much of a glow's opacity its shape has where it is one plain area.
+const FLAT_GLOW: f32 = 0.42;
+
+/// The stops of a gradient as steps: as many plain bands.
+fn bands(stops: &[(f32, Rgb, f32)]) -> Vec<(f32, Rgb, f32)> {
+    const COUNT: usize = 6;
+    let (first, last) = match stops {
+        [first, .., last] => (first.0, last.0),
+        _ => return stops.to_vec(),
+    };
+    let mut steps = Vec::new();
+    for i in 0..COUNT {
+        let edge = |i: usize| first + (last - first) * i as f32 / COUNT as f32;
+        let middle = (edge(i) + edge(i + 1)) / 2.0;
+        let (colour, alpha) = at(stops, middle);
+        steps.push((edge(i), colour, alpha));
+        steps.push((edge(i + 1), colour, alpha));
+    }
+    steps
+}
+
+/// Colour and alpha of a gradient at a position.
+fn at(stops: &[(f32, Rgb, f32)], position: f32) -> (Rgb, f32) {
+    for pair in stops.windows(2) {
+        let ((from, a, alpha), (to, b, beta)) = (pair[0], pair[1]);
+        if position <= to {
+            let share = (position - from) / (to - from);
+            return (a.mix(b, share), alpha + (beta - alpha) * share);
+        }
+    }
+    stops
+        .last()
+        .map_or((Rgb(0, 0, 0), 0.0), |&(_, colour, alpha)| (colour, alpha))
 }
 
 fn vertical(bounds: Rect, stops: &[(f32, Rgb, f32)]) -> Shader<'static> {

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use crate::catalogue::Kind;
 use crate::colour::COLOURS;
 use crate::random::Random;
-use crate::truth::{Object, Place, Position, Setting, Size, Time, Truth, Weather};
+use crate::truth::{Object, Place, Position, Setting, Size, Style, Time, Truth, Weather};
 use crate::words;
+
+/// Light and shade go without saying, but for this share of the captions that could say it.
+const SAYS_SOFT: f32 = 0.2;
 
 /// Four to six captions; the first says everything.
 pub(crate) fn captions(truth: &Truth, kinds: &[&Kind], random: &mut Random) -> Vec<String> {
@@ -15,36 +18,47 @@ pub(crate) fn captions(truth: &Truth, kinds: &[&Kind], random: &mut Random) -> V
         .first()
         .map_or(Place::Ground, |object| object.place);
     let subject = subject(truth, kinds, false, random);
-    let where_ = words::where_(truth.setting, place)[0];
-    let when = words::when(truth.time)[0];
-    let weather = words::weather(truth.weather)[0];
-    let clear = truth.weather == Weather::Clear;
+    let where_ = words::where_(truth.setting, place);
+    let when = truth.time.map_or(&[""][..], words::when);
+    let weather = truth.weather.map_or(&[""][..], words::weather);
+    let clear = truth.weather == Some(Weather::Clear);
 
-    let full = if clear && random.chance(0.5) {
-        format!("{subject} {where_} {when}")
+    let said = if clear && random.chance(0.5) {
+        ""
     } else {
-        format!("{subject} {where_} {when} {weather}")
+        weather[0]
     };
+    let full = styled(
+        truth.style,
+        sentence(&[&subject, where_[0], when[0], said]),
+        random,
+    );
     let landscape = words::landscape(truth.setting);
     let reordered = match random.below(3) {
-        0 => format!("{landscape} {when} with {subject}"),
-        1 if !clear => format!("{weather}, {subject} {where_} {when}"),
-        _ => format!("{when}, {subject} {where_}"),
+        0 => {
+            let landscape = sentence(&[landscape, when[0], "with", &subject]);
+            styled(truth.style, landscape, random)
+        }
+        1 if !clear && !weather[0].is_empty() => {
+            format!("{}, {subject} {} {}", weather[0], where_[0], when[0])
+        }
+        _ if truth.time.is_some() => format!("{}, {subject} {}", when[0], where_[0]),
+        _ => format!("{}, {subject}", where_[0]),
     };
-    let other = self::subject(truth, kinds, true, random);
-    let synonyms = format!(
-        "{other} {} {}",
-        random.pick(words::where_(truth.setting, place)),
-        random.pick(words::when(truth.time)),
-    );
+    let synonyms = {
+        let other = self::subject(truth, kinds, true, random);
+        let (where_, when) = (*random.pick(where_), *random.pick(when));
+        styled(truth.style, sentence(&[&other, where_, when]), random)
+    };
     let partial = match random.below(4) {
-        0 => format!("{subject} {where_}"),
-        1 => format!("{subject} {when}"),
-        2 => format!("{subject} {}", random.pick(words::weather(truth.weather))),
-        _ => format!("{} {where_} {when}", plain_subject(truth)),
+        1 if truth.time.is_some() => sentence(&[&subject, when[0]]),
+        2 if truth.weather.is_some() => sentence(&[&subject, *random.pick(weather)]),
+        3 => sentence(&[&plain_subject(truth), where_[0], when[0]]),
+        _ => sentence(&[&subject, where_[0]]),
     };
+    let tags = tags(truth, random);
     let mut captions = Vec::new();
-    for caption in [full, subject, tags(truth), reordered, synonyms, partial] {
+    for caption in [full, subject, tags, reordered, synonyms, partial] {
         if !captions.contains(&caption) {
             captions.push(caption);
         }
@@ -52,9 +66,24 @@ pub(crate) fn captions(truth: &Truth, kinds: &[&Kind], random: &mut Random) -> V
     captions
 }
 
-/// "a red car", "three balloons", "a car to the left of a blue house".
+/// The phrases that aren't empty, as one.
+fn sentence(phrases: &[&str]) -> String {
+    let phrases = phrases.iter().copied().filter(|phrase| !phrase.is_empty());
+    phrases.collect::<Vec<_>>().join(" ")
+}
+
+/// With the name of the style before it where the style is worth a word.
+fn styled(style: Style, caption: String, random: &mut Random) -> String {
+    if style == Style::Flat || random.chance(SAYS_SOFT) {
+        format!("{} {caption}", random.pick(words::style(style)))
+    } else {
+        caption
+    }
+}
+
+/// "a red car", "three balloons", "a car to the left of a blue house", "a cat, a dog and a tree".
 fn subject(truth: &Truth, kinds: &[&Kind], synonyms: bool, random: &mut Random) -> String {
-    let mut names = truth.objects.iter().zip(kinds).map(|(object, kind)| {
+    let names = truth.objects.iter().zip(kinds).map(|(object, kind)| {
         let (noun, plural) = match kind.synonyms.first() {
             Some((noun, plural)) if synonyms && random.chance(0.6) => (noun, plural),
             _ => (&object.noun, &object.plural),
@@ -65,11 +94,13 @@ fn subject(truth: &Truth, kinds: &[&Kind], synonyms: bool, random: &mut Random) 
         };
         phrase(object, adjective, noun, plural, true)
     });
-    let first = names.next().unwrap_or_default();
-    let second = names.next();
-    drop(names);
-    let (Some(second), Some(position)) = (second, truth.relation) else {
-        return first;
+    let mut names: Vec<String> = names.collect();
+    let (Some(position), [first, second]) = (truth.relation, names.as_slice()) else {
+        if synonyms && names.len() > 1 {
+            let by = random.below(names.len());
+            names.rotate_left(by);
+        }
+        return list(&names);
     };
     let level = truth.objects[0].place == truth.objects[1].place;
     let sideways = matches!(position, Position::LeftOf | Position::RightOf);
@@ -85,13 +116,22 @@ fn subject(truth: &Truth, kinds: &[&Kind], synonyms: bool, random: &mut Random) 
     format!("{first} {} {second}", words::position(position))
 }
 
+/// "a", "a and b", "a, b and c".
+fn list(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
+    }
+}
+
 /// The objects without colour and size.
 fn plain_subject(truth: &Truth) -> String {
     let names = truth
         .objects
         .iter()
         .map(|object| phrase(object, None, &object.noun, &object.plural, false));
-    names.collect::<Vec<_>>().join(" and ")
+    list(&names.collect::<Vec<_>>())
 }
 
 fn phrase(
@@ -115,7 +155,7 @@ fn phrase(
 }
 
 /// "red car, beach, sunset, rain"
-fn tags(truth: &Truth) -> String {
+fn tags(truth: &Truth, random: &mut Random) -> String {
     let mut tags: Vec<String> = truth
         .objects
         .iter()
@@ -130,8 +170,15 @@ fn tags(truth: &Truth) -> String {
         })
         .collect();
     tags.push(words::setting_tag(truth.setting).to_owned());
-    tags.push(words::when_tag(truth.time).to_owned());
-    tags.push(words::weather_tag(truth.weather).to_owned());
+    tags.extend(truth.time.map(|time| words::when_tag(time).to_owned()));
+    tags.extend(
+        truth
+            .weather
+            .map(|weather| words::weather_tag(weather).to_owned()),
+    );
+    if truth.style == Style::Flat || random.chance(SAYS_SOFT) {
+        tags.push(words::style_tag(truth.style).to_owned());
+    }
     tags.join(", ")
 }
 
@@ -149,6 +196,8 @@ fn opposite(position: Position) -> Position {
         Position::RightOf => Position::LeftOf,
         Position::Above => Position::Below,
         Position::Below => Position::Above,
+        Position::InFrontOf => Position::Behind,
+        Position::Behind => Position::InFrontOf,
     }
 }
 
@@ -195,6 +244,10 @@ pub(crate) fn vocabulary(kinds: &[Kind]) -> Vec<String> {
         .iter()
         .for_each(|&position| add(words::position(position)));
     words::NEXT_TO.iter().for_each(|phrase| add(phrase));
-    (2..=3).for_each(|count| add(words::number(count)));
+    (2..=4).for_each(|count| add(words::number(count)));
+    for &style in Style::ALL {
+        add(words::style_tag(style));
+        words::style(style).iter().for_each(|phrase| add(phrase));
+    }
     all.into_iter().collect()
 }

@@ -4,7 +4,8 @@ use crate::colour::{COLOURS, Colour};
 use crate::figure::Figure;
 use crate::objects::{DRAWINGS, Drawing};
 use crate::sprites::SpriteSet;
-use crate::truth::{Place, Setting, Weather};
+use crate::synonyms;
+use crate::truth::{Place, Setting, Time, Weather};
 
 /// One kind of thing.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct Kind {
     pub(crate) plural: String,
     pub(crate) synonyms: Vec<(String, String)>,
     pub(crate) places: Vec<Place>,
+    /// Belongs nowhere in particular, so that it can be anywhere.
+    anywhere: bool,
     /// Paints it can have; empty for a sprite that keeps its own.
     pub(crate) colours: Vec<Colour>,
     /// How many paints it can have, those included that a config leaves out.
@@ -53,20 +56,78 @@ impl Kind {
 
     /// Where in `setting` it can be; none when it doesn't belong there.
     pub(crate) fn place_in(&self, setting: Setting) -> Option<Place> {
-        let at_home = match (self.noun.as_str(), setting) {
+        let is_one_of = |nouns: &[&str]| nouns.contains(&self.noun.as_str());
+        let at_home = match setting {
             // They would vanish among their like.
-            ("tree" | "pine tree" | "palm tree" | "christmas tree", Setting::Forest) => false,
-            ("house" | "hut" | "office building", Setting::City) => false,
-            ("snowy mountain" | "volcano", Setting::Mountains) => false,
-            ("snowman", Setting::Snow | Setting::Mountains) => true,
-            ("snowman", _) => false,
+            Setting::Forest => !is_one_of(&TREES),
+            Setting::City => !is_one_of(&["house", "hut", "office building"]),
+            Setting::Mountains => !is_one_of(&["snowy mountain", "volcano"]),
+            Setting::Underwater => self.anywhere || is_one_of(&SWIMMERS),
+            Setting::Room => !is_one_of(&TREES) && !is_one_of(&TOO_LARGE),
             _ => true,
         };
-        let has_water = matches!(setting, Setting::Beach | Setting::Lake);
+        let melts =
+            self.noun == "snowman" && !matches!(setting, Setting::Snow | Setting::Mountains);
+        let has_water = matches!(
+            setting,
+            Setting::Beach | Setting::Lake | Setting::Underwater
+        );
         let fits = |place: &&Place| **place != Place::Water || has_water;
-        self.places.iter().find(fits).copied().filter(|_| at_home)
+        let place = self.places.iter().find(fits).copied();
+        place.filter(|_| at_home && !melts)
     }
 }
+
+const TREES: [&str; 3] = ["tree", "pine tree", "palm tree"];
+
+/// Those that live under water, or on the ground below it.
+const SWIMMERS: [&str; 10] = [
+    "fish",
+    "tropical fish",
+    "pufferfish",
+    "whale",
+    "dolphin",
+    "shark",
+    "octopus",
+    "crab",
+    "turtle",
+    "seal",
+];
+
+/// Things that no room has space for, or that need a sky.
+const TOO_LARGE: [&str; 31] = [
+    "snowy mountain",
+    "volcano",
+    "hut",
+    "house",
+    "house with a garden",
+    "office building",
+    "japanese castle",
+    "castle",
+    "church",
+    "fountain",
+    "ferris wheel",
+    "circus tent",
+    "steam train",
+    "bus",
+    "ambulance",
+    "fire truck",
+    "police car",
+    "taxi",
+    "car",
+    "tractor",
+    "racing car",
+    "parachute",
+    "airplane",
+    "helicopter",
+    "satellite",
+    "rocket",
+    "flying saucer",
+    "kite",
+    "stone head",
+    "snowman",
+    "carousel horse",
+];
 
 fn drawn(index: usize, drawing: &Drawing) -> Kind {
     let owned = |&(one, many): &(&str, &str)| (one.to_owned(), many.to_owned());
@@ -75,6 +136,7 @@ fn drawn(index: usize, drawing: &Drawing) -> Kind {
         plural: drawing.plural.to_owned(),
         synonyms: drawing.synonyms.iter().map(owned).collect(),
         places: drawing.places.to_vec(),
+        anywhere: ["ball", "cup", "apple", "mushroom"].contains(&drawing.noun),
         colours: drawing.colours.to_vec(),
         paints: drawing.colours.len(),
         span: drawing.span,
@@ -104,8 +166,9 @@ pub(crate) fn kinds(sprites: Option<&SpriteSet>) -> Vec<Kind> {
         Kind {
             noun: sprite.name.clone(),
             plural: sprite.plural.clone(),
-            synonyms: Vec::new(),
+            synonyms: synonyms::of(&sprite.name),
             places: vec![sprite.place],
+            anywhere: sprite.anywhere,
             paints: colours.len(),
             colours,
             span: 1.0,
@@ -119,11 +182,12 @@ pub(crate) fn kinds(sprites: Option<&SpriteSet>) -> Vec<Kind> {
     set.sprites().iter().enumerate().map(kind).collect()
 }
 
-/// Weather that doesn't belong to a landscape.
-pub(crate) fn weather_fits(setting: Setting, weather: Weather) -> bool {
+/// Whether this weather belongs to a landscape at an hour.
+pub(crate) fn weather_fits(setting: Setting, time: Time, weather: Weather) -> bool {
     match weather {
         Weather::Snowfall => !matches!(setting, Setting::Beach | Setting::Desert),
         Weather::Rain => setting != Setting::Snow,
+        Weather::Rainbow => time != Time::Night && setting != Setting::Snow,
         Weather::Clear | Weather::Cloudy | Weather::Fog => true,
     }
 }

@@ -6,8 +6,8 @@ use crate::backdrop::Light;
 use crate::canvas::{Canvas, Look, Rgb, ellipse, path};
 use crate::colour::{self, Colour};
 use crate::objects::Drawing;
-use crate::sprites::SpriteSet;
-use crate::truth::{PixelBox, Place};
+use crate::sprites::{SpriteSet, flatten};
+use crate::truth::{PixelBox, Place, Style};
 
 /// What is drawn.
 #[derive(Clone, Copy)]
@@ -31,6 +31,16 @@ pub(crate) struct Placed {
     pub(crate) lean: f32,
 }
 
+/// What every object of a picture is drawn with.
+#[derive(Clone, Copy)]
+pub(crate) struct Studio<'a> {
+    pub(crate) sprites: Option<&'a SpriteSet>,
+    /// The picture's side in pixels.
+    pub(crate) size: u32,
+    pub(crate) light: Light,
+    pub(crate) style: Style,
+}
+
 /// An object's own pixels, premultiplied, and where the first of them lies in the picture.
 pub(crate) struct Layer {
     pub(crate) pixmap: Pixmap,
@@ -46,19 +56,18 @@ const MARGIN: f32 = 16.0;
 const OPAQUE: u8 = 128;
 
 impl Layer {
-    /// Draws `placed` for a picture of `size` pixels a side.
-    pub(crate) fn draw(
-        placed: &Placed,
-        sprites: Option<&SpriteSet>,
-        size: u32,
-        light: &Light,
-    ) -> Self {
-        let pixel = size as f32 / 100.0;
-        let mut layer = match (placed.figure, sprites) {
-            (Figure::Drawn(drawing, colour), _) => drawn(placed, drawing, colour, pixel),
+    /// Draws `placed`.
+    pub(crate) fn draw(placed: &Placed, studio: &Studio) -> Self {
+        let pixel = studio.size as f32 / 100.0;
+        let flat = studio.style == Style::Flat;
+        let mut layer = match (placed.figure, studio.sprites) {
+            (Figure::Drawn(drawing, colour), _) => drawn(placed, drawing, colour, pixel, flat),
             (Figure::Sprite(index, hue), Some(set)) => {
                 let side = (placed.side * pixel + 0.5) as u32;
-                let pixmap = set.pixels(index, side.max(1), placed.flip, hue);
+                let mut pixmap = set.pixels(index, side.max(1), placed.flip, hue);
+                if flat {
+                    flatten(&mut pixmap);
+                }
                 let left = placed.cx * pixel - pixmap.width() as f32 / 2.0;
                 let top = placed.foot * pixel - pixmap.height() as f32;
                 Layer {
@@ -70,7 +79,7 @@ impl Layer {
             (Figure::Sprite(..), None) => unreachable!("a sprite is planned only with its set"),
         };
         for p in layer.pixmap.pixels_mut() {
-            *p = lit(*p, light);
+            *p = lit(*p, &studio.light);
         }
         layer
     }
@@ -111,10 +120,7 @@ impl Layer {
 
     /// The one colour name of the object's pixels, as the hour's light shows them.
     pub(crate) fn colour(&self, size: u32) -> Option<Colour> {
-        colour::dominant(self.opaque(size).map(|(_, _, p)| {
-            let c = p.demultiply();
-            [c.red(), c.green(), c.blue()]
-        }))
+        named(self.opaque(size).map(|(_, _, p)| p))
     }
 
     /// Pixels of the object that lie outside the picture.
@@ -129,7 +135,15 @@ impl Layer {
     }
 }
 
-fn drawn(placed: &Placed, drawing: &Drawing, colour: Colour, pixel: f32) -> Layer {
+/// The one colour name of these pixels.
+pub(crate) fn named(pixels: impl Iterator<Item = PremultipliedColorU8>) -> Option<Colour> {
+    colour::dominant(pixels.map(|p| {
+        let c = p.demultiply();
+        [c.red(), c.green(), c.blue()]
+    }))
+}
+
+fn drawn(placed: &Placed, drawing: &Drawing, colour: Colour, pixel: f32, flat: bool) -> Layer {
     let scale = placed.side / 100.0 * pixel;
     let whole = (100.0 + 2.0 * MARGIN) * scale;
     let side = whole as u32 + 2;
@@ -150,7 +164,7 @@ fn drawn(placed: &Placed, drawing: &Drawing, colour: Colour, pixel: f32) -> Laye
         (mx - 50.0 * (a + c)) * scale + (left - left_px as f32),
         (my - 50.0 * (b + d)) * scale + (top - top_px as f32),
     );
-    let mut canvas = Canvas::new(side, side, transform);
+    let mut canvas = Canvas::new(side, side, transform, flat);
     (drawing.draw)(&mut canvas, &colour.ink());
     Layer {
         pixmap: canvas.pixmap,
@@ -191,10 +205,9 @@ pub(crate) fn paint_contact(
     canvas: &mut Canvas,
     placed: &Placed,
     bounds: PixelBox,
-    light: &Light,
-    size: u32,
+    studio: &Studio,
 ) {
-    let unit = 100.0 / size as f32;
+    let (light, unit) = (&studio.light, 100.0 / studio.size as f32);
     let (x0, x1, y1) = (
         bounds.x0 as f32 * unit,
         bounds.x1 as f32 * unit,
@@ -225,13 +238,12 @@ pub(crate) fn paint_ripples(
     canvas: &mut Canvas,
     placed: &Placed,
     bounds: PixelBox,
-    light: &Light,
-    size: u32,
+    studio: &Studio,
 ) {
     if placed.place != Place::Water {
         return;
     }
-    let unit = 100.0 / size as f32;
+    let (light, unit) = (&studio.light, 100.0 / studio.size as f32);
     let (x0, x1, y1) = (
         bounds.x0 as f32 * unit,
         bounds.x1 as f32 * unit,

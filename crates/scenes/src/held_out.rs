@@ -40,10 +40,12 @@ pub(crate) fn pair(first: &str, position: Position, second: &str) -> bool {
         Position::LeftOf | Position::Above => chosen(&[first, position.name(), second]),
         Position::RightOf => pair(second, Position::LeftOf, first),
         Position::Below => pair(second, Position::Above, first),
+        Position::InFrontOf => chosen(&[first, position.name(), second]),
+        Position::Behind => pair(second, Position::InFrontOf, first),
     }
 }
 
-/// Whether this landscape at this hour in this weather is.
+/// Whether this landscape at this hour in this weather is; one without an hour or weather never is.
 pub(crate) fn surroundings(setting: Setting, time: Time, weather: Weather) -> bool {
     chosen(&[setting.name(), time.name(), weather.name()])
 }
@@ -59,7 +61,11 @@ pub(crate) fn shows(truth: &Truth, kinds: &[&Kind]) -> bool {
         ([first, second], Some(position)) => pair(&first.noun, position, &second.noun),
         _ => false,
     };
-    coloured || related || surroundings(truth.setting, truth.time, truth.weather)
+    let surrounded = match (truth.time, truth.weather) {
+        (Some(time), Some(weather)) => surroundings(truth.setting, time, weather),
+        _ => false,
+    };
+    coloured || related || surrounded
 }
 
 /// One combination in ten, by its names: FNV-1a, and the mixing of SplitMix64, without which the last bits of short
@@ -113,11 +119,15 @@ mod tests {
         let mut pairs = Vec::new();
         for a in &nouns {
             for b in nouns.iter().filter(|b| *b != a) {
-                for position in [Position::LeftOf, Position::Above] {
+                for position in [Position::LeftOf, Position::Above, Position::InFrontOf] {
                     pairs.push(pair(a, position, b));
                 }
                 assert_eq!(pair(a, Position::LeftOf, b), pair(b, Position::RightOf, a));
                 assert_eq!(pair(a, Position::Above, b), pair(b, Position::Below, a));
+                assert_eq!(
+                    pair(a, Position::InFrontOf, b),
+                    pair(b, Position::Behind, a)
+                );
             }
         }
         let held = pairs.iter().filter(|held| **held).count();

@@ -30,6 +30,7 @@ mod plan;
 mod random;
 mod scene;
 mod sprites;
+mod synonyms;
 mod truth;
 mod words;
 
@@ -41,7 +42,7 @@ pub use held_out::HeldOut;
 pub use plan::SceneGenerator;
 pub use scene::Scene;
 pub use sprites::{Sprite, SpriteSet};
-pub use truth::{Object, PixelBox, Place, Position, Setting, Size, Time, Truth, Weather};
+pub use truth::{Object, PixelBox, Place, Position, Setting, Size, Style, Time, Truth, Weather};
 
 /// Every word that a caption of the scenes drawn in code can contain, sorted.
 pub fn vocabulary() -> Vec<String> {

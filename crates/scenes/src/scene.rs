@@ -7,10 +7,10 @@ use tiny_skia::{PixmapPaint, Transform};
 
 use crate::backdrop::{self, Layout, Light};
 use crate::canvas::Canvas;
-use crate::figure::{Layer, Placed, paint_contact, paint_ripples};
+use crate::figure::{Layer, Placed, Studio, paint_contact, paint_ripples};
 use crate::random::Random;
 use crate::sprites::SpriteSet;
-use crate::truth::Truth;
+use crate::truth::{Style, Truth};
 
 /// A scene: what it shows, what can be said of it, and how it is drawn.
 #[derive(Clone)]
@@ -38,34 +38,21 @@ impl Scene {
     }
 
     fn paint(&self, placed: &[Placed]) -> RgbImage {
-        let Truth {
-            size,
-            setting,
-            time,
-            weather,
-            ..
-        } = self.truth;
-        let light = Light::new(time, weather);
+        let (studio, size) = (self.studio(), self.truth.size);
         let scale = size as f32 / 100.0;
-        let mut canvas = Canvas::new(size, size, Transform::from_scale(scale, scale));
+        let flat = self.truth.style == Style::Flat;
+        let mut canvas = Canvas::new(size, size, Transform::from_scale(scale, scale), flat);
         let mut random = self.backdrop.clone();
-        backdrop::paint_behind(
-            &mut canvas,
-            setting,
-            time,
-            weather,
-            self.layout,
-            &mut random,
-        );
+        backdrop::paint_behind(&mut canvas, &self.truth, self.layout, &mut random);
         // What stands further down is nearer.
         let mut order: Vec<&Placed> = placed.iter().collect();
         order.sort_by(|a, b| a.foot.total_cmp(&b.foot));
         for placed in order {
-            let layer = self.layer(placed, &light);
+            let layer = Layer::draw(placed, &studio);
             let Some(bounds) = layer.bounds(size) else {
                 continue;
             };
-            paint_contact(&mut canvas, placed, bounds, &light, size);
+            paint_contact(&mut canvas, placed, bounds, &studio);
             let (paint, still) = (PixmapPaint::default(), Transform::identity());
             canvas.pixmap.draw_pixmap(
                 layer.left,
@@ -75,9 +62,9 @@ impl Scene {
                 still,
                 None,
             );
-            paint_ripples(&mut canvas, placed, bounds, &light, size);
+            paint_ripples(&mut canvas, placed, bounds, &studio);
         }
-        backdrop::paint_before(&mut canvas, weather, time, &mut random);
+        backdrop::paint_before(&mut canvas, &self.truth, &mut random);
         RgbImage::from_fn(size, size, |x, y| {
             // The sky and the ground are opaque, so premultiplied is plain.
             let p = canvas.pixmap.pixels()[(y * size + x) as usize];
@@ -91,7 +78,7 @@ impl Scene {
     pub fn render_object(&self, index: usize) -> Option<RgbaImage> {
         let placed = self.placed.get(index)?;
         let size = self.truth.size;
-        let layer = self.layer(placed, &Light::new(self.truth.time, self.truth.weather));
+        let layer = Layer::draw(placed, &self.studio());
         let mut picture = RgbaImage::new(size, size);
         for (x, y, p) in layer.opaque(size) {
             let c = p.demultiply();
@@ -100,7 +87,12 @@ impl Scene {
         Some(picture)
     }
 
-    fn layer(&self, placed: &Placed, light: &Light) -> Layer {
-        Layer::draw(placed, self.sprites.as_deref(), self.truth.size, light)
+    fn studio(&self) -> Studio<'_> {
+        Studio {
+            sprites: self.sprites.as_deref(),
+            size: self.truth.size,
+            light: Light::new(self.truth.setting, self.truth.time, self.truth.weather),
+            style: self.truth.style,
+        }
     }
 }

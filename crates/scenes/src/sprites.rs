@@ -23,6 +23,8 @@ pub struct Sprite {
     pub plural: String,
     /// Where it belongs; `thing` in the file counts as ground.
     pub place: Place,
+    /// `thing`: it can be anywhere.
+    pub anywhere: bool,
     /// The dominant hue in degrees.
     pub hue: f32,
     /// The share of opaque pixels near that hue.
@@ -97,7 +99,7 @@ impl SpriteSet {
         let (width, height) = (scaled(sprite.width).max(1), scaled(sprite.height).max(1));
         let turn = hue.and_then(Colour::hue).map(|target| (sprite.hue, target));
         let mut canvas =
-            crate::canvas::Canvas::new(width, height, tiny_skia::Transform::identity());
+            crate::canvas::Canvas::new(width, height, tiny_skia::Transform::identity(), false);
         let columns: Vec<_> = (0..width).map(|x| cover(x, width, sprite.width)).collect();
         for y in 0..height {
             let rows = cover(y, height, sprite.height);
@@ -164,7 +166,12 @@ fn turned(rgb: [f32; 3], from: f32, to: f32) -> [f32; 3] {
     if away.abs() > TURNING_RANGE {
         return rgb;
     }
-    let mut h = (to + away) / 60.0;
+    from_hsv(to + away, saturation, value)
+}
+
+/// Red, green and blue in 0..=255 of a hue in degrees.
+fn from_hsv(hue: f32, saturation: f32, value: f32) -> [f32; 3] {
+    let mut h = hue / 60.0;
     h -= 6.0 * (h / 6.0).floor();
     let chroma = value * saturation;
     let second = chroma * (1.0 - (h - 2.0 * (h / 2.0).floor() - 1.0).abs());
@@ -177,6 +184,21 @@ fn turned(rgb: [f32; 3], from: f32, to: f32) -> [f32; 3] {
         _ => (chroma, 0.0, second),
     };
     [r, g, b].map(|channel| (channel + value - chroma) * 255.0)
+}
+
+/// A picture in plain areas of colour: hue, saturation and value each in a few steps.
+pub(crate) fn flatten(pixmap: &mut Pixmap) {
+    let step = |x: f32, steps: f32| (x * steps + 0.5).floor() / steps;
+    for p in pixmap.pixels_mut() {
+        let (c, alpha) = (p.demultiply(), p.alpha());
+        let (hue, saturation, value) = hsv([c.red(), c.green(), c.blue()]);
+        let rgb = from_hsv(
+            step(hue / 360.0, 24.0) * 360.0,
+            step(saturation, 4.0),
+            step(value, 5.0),
+        );
+        *p = premultiply([rgb[0], rgb[1], rgb[2], f32::from(alpha)], None);
+    }
 }
 
 /// One line of `sprites.jsonl`.
@@ -260,17 +282,19 @@ impl<'a> Record<'a> {
             }
         };
         let place = |value: &Value| match value.as_str()? {
-            "thing" => Some(Place::Ground),
-            name => Place::from_name(name),
+            "thing" => Some((Place::Ground, true)),
+            name => Place::from_name(name).map(|place| (place, false)),
         };
         let picture = self.field("file", text, |value| {
             value.as_str().filter(|s| !s.is_empty()).map(PathBuf::from)
         })?;
         let (width, height, pixels) = self.read_picture(&dir.join(picture))?;
+        let (place, anywhere) = self.field("place", "ground, air, water or thing", place)?;
         Ok(Sprite {
             name: self.field("name", text, words)?,
             plural: self.field("plural", text, words)?,
-            place: self.field("place", "ground, air, water or thing", place)?,
+            place,
+            anywhere,
             hue: self.field("hue_degrees", "a number from 0 to 360", number(0.0, 360.0))?,
             single_hue_fraction: self.field(
                 "single_hue_fraction",

@@ -29,10 +29,23 @@ macro_rules! named {
 }
 
 named! {
-    /// The landscape.
+    /// The landscape, or what stands for one.
     Setting {
         Meadow = "meadow", Forest = "forest", Beach = "beach", Desert = "desert", Snow = "snow",
-        Mountains = "mountains", Lake = "lake", City = "city",
+        Mountains = "mountains", Lake = "lake", City = "city", Underwater = "underwater",
+        Space = "space", Room = "room",
+    }
+}
+
+impl Setting {
+    /// Whether the hour is to be seen in it: through a room's window too, but not under water, nor on the moon.
+    pub fn has_time(self) -> bool {
+        !matches!(self, Setting::Underwater | Setting::Space)
+    }
+
+    /// Whether it has weather.
+    pub fn has_weather(self) -> bool {
+        self.has_time() && self != Setting::Room
     }
 }
 
@@ -43,7 +56,10 @@ named! {
 
 named! {
     /// The weather.
-    Weather { Clear = "clear", Cloudy = "cloudy", Rain = "rain", Snowfall = "snowfall", Fog = "fog" }
+    Weather {
+        Clear = "clear", Cloudy = "cloudy", Rain = "rain", Snowfall = "snowfall", Fog = "fog",
+        Rainbow = "rainbow",
+    }
 }
 
 named! {
@@ -60,7 +76,16 @@ named! {
     /// How the first object stands to the second.
     Position {
         LeftOf = "left of", RightOf = "right of", Above = "above", Below = "below",
+        /// Nearer to us, and hiding a part of the second.
+        InFrontOf = "in front of",
+        /// Partly hidden by the second.
+        Behind = "behind",
     }
+}
+
+named! {
+    /// How the picture is drawn: with light and shade, or in plain areas of colour.
+    Style { Soft = "soft", Flat = "flat" }
 }
 
 /// Pixels from (x0, y0) inclusive to (x1, y1) exclusive.
@@ -82,7 +107,7 @@ pub struct Object {
     pub count: u32,
     pub size: Size,
     pub place: Place,
-    /// One box for each instance, from left to right, around its opaque pixels.
+    /// One box for each instance, from left to right, around its opaque pixels, hidden ones included.
     pub boxes: Vec<PixelBox>,
 }
 
@@ -93,10 +118,15 @@ pub struct Truth {
     pub index: u64,
     /// The picture's width and height in pixels; boxes count in them.
     pub size: u32,
+    pub style: Style,
     pub setting: Setting,
-    pub time: Time,
-    pub weather: Weather,
-    /// One or two.
+    /// None where the setting has no hour ([`Setting::has_time`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// None where the setting has no weather ([`Setting::has_weather`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weather: Option<Weather>,
+    /// One to three kinds.
     pub objects: Vec<Object>,
     /// `objects[0]` is there, seen from `objects[1]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,11 @@
 //! The phrases that captions are put together from. The first of each list is the plain one.
 
-use crate::truth::{Place, Position, Setting, Size, Time, Weather};
+use crate::truth::{Place, Position, Setting, Size, Style, Time, Weather};
 
 pub(crate) fn where_(setting: Setting, place: Place) -> &'static [&'static str] {
-    use Setting::{Beach, City, Desert, Forest, Lake, Meadow, Mountains, Snow};
+    use Setting::{
+        Beach, City, Desert, Forest, Lake, Meadow, Mountains, Room, Snow, Space, Underwater,
+    };
     match (setting, place) {
         (Meadow, Place::Air) => &["over a meadow", "above a meadow", "over a grassy field"],
         (Meadow, _) => &["in a meadow", "on a meadow", "in a grassy field"],
@@ -27,6 +29,11 @@ pub(crate) fn where_(setting: Setting, place: Place) -> &'static [&'static str] 
         (Lake, Place::Ground) => &["by a lake", "beside a lake", "by the lake"],
         (City, Place::Air) => &["over a city street", "above a city street", "in a city"],
         (City, _) => &["on a city street", "in a city", "in the city"],
+        (Underwater, Place::Ground) => &["underwater", "at the bottom of the sea", "on the seabed"],
+        (Underwater, _) => &["underwater", "under the sea", "deep in the sea"],
+        (Space, Place::Ground) => &["in space", "on the moon", "in outer space"],
+        (Space, _) => &["in space", "above the moon", "in outer space"],
+        (Room, _) => &["in a cosy room", "in a room", "indoors", "at home"],
     }
 }
 
@@ -40,12 +47,16 @@ pub(crate) fn landscape(setting: Setting) -> &'static str {
         Setting::Mountains => "mountains",
         Setting::Lake => "a lake",
         Setting::City => "a city street",
+        Setting::Underwater => "the bottom of the sea",
+        Setting::Space => "outer space",
+        Setting::Room => "a cosy room",
     }
 }
 
 pub(crate) fn setting_tag(setting: Setting) -> &'static str {
     match setting {
         Setting::Snow => "snowy field",
+        Setting::Room => "cosy room",
         other => other.name(),
     }
 }
@@ -77,6 +88,7 @@ pub(crate) fn weather(weather: Weather) -> &'static [&'static str] {
         Weather::Rain => &["in the rain", "in rainy weather"],
         Weather::Snowfall => &["in falling snow", "while snow is falling"],
         Weather::Fog => &["in the fog", "in foggy weather"],
+        Weather::Rainbow => &["under a rainbow", "with a rainbow in the sky"],
     }
 }
 
@@ -91,9 +103,9 @@ pub(crate) fn weather_tag(weather: Weather) -> &'static str {
 
 pub(crate) fn size(size: Size) -> &'static [&'static str] {
     match size {
-        Size::Small => &["small", "little"],
+        Size::Small => &["tiny", "small", "little"],
         Size::Normal => &[],
-        Size::Big => &["big", "large"],
+        Size::Big => &["big", "large", "huge"],
     }
 }
 
@@ -103,6 +115,8 @@ pub(crate) fn position(position: Position) -> &'static str {
         Position::RightOf => "to the right of",
         Position::Above => "above",
         Position::Below => "below",
+        Position::InFrontOf => "in front of",
+        Position::Behind => "behind",
     }
 }
 
@@ -112,6 +126,22 @@ pub(crate) fn number(count: u32) -> &'static str {
     match count {
         1 => "one",
         2 => "two",
-        _ => "three",
+        3 => "three",
+        _ => "four",
+    }
+}
+
+/// What a picture in this style is called.
+pub(crate) fn style(style: Style) -> &'static [&'static str] {
+    match style {
+        Style::Soft => &["a soft 3d picture of", "a 3d rendering of"],
+        Style::Flat => &["a flat illustration of", "a flat drawing of"],
+    }
+}
+
+pub(crate) fn style_tag(style: Style) -> &'static str {
+    match style {
+        Style::Soft => "soft 3d",
+        Style::Flat => "flat illustration",
     }
 }

@@ -1,7 +1,7 @@
 //! The hour's light: what it makes of the sky and of everything under it.
 
 use crate::canvas::Rgb;
-use crate::truth::{Time, Weather};
+use crate::truth::{Setting, Time, Weather};
 
 /// Palette of one hour in one weather.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,31 @@ pub(crate) struct Light {
 }
 
 impl Light {
-    pub(crate) fn new(time: Time, weather: Weather) -> Self {
-        let clear = match time {
+    /// The light of a setting; by day and in clear weather where it has none of its own.
+    pub(crate) fn new(setting: Setting, time: Option<Time>, weather: Option<Weather>) -> Self {
+        let (time, weather) = (
+            time.unwrap_or(Time::Noon),
+            weather.unwrap_or(Weather::Clear),
+        );
+        let outdoors = Light::at(time).under(time, weather);
+        match setting {
+            // A lamp burns.
+            Setting::Room => Light {
+                object: outdoors.object.map(|factor| (factor + 1.0) / 2.0),
+                ..outdoors
+            },
+            Setting::Underwater => Light {
+                object: [0.88, 0.96, 1.0],
+                veil: (Rgb(48, 150, 200), 0.06),
+                ..outdoors
+            },
+            _ => outdoors,
+        }
+    }
+
+    /// The hour in clear weather.
+    fn at(time: Time) -> Self {
+        match time {
             Time::Noon => Light {
                 sky: [Rgb(62, 146, 236), Rgb(126, 196, 250), Rgb(208, 238, 252)],
                 cloud: (Rgb(255, 255, 255), Rgb(216, 228, 242)),
@@ -61,8 +84,7 @@ impl Light {
                 object: [0.88, 0.89, 0.97],
                 veil: (Rgb(255, 255, 255), 0.0),
             },
-        };
-        clear.under(time, weather)
+        }
     }
 
     /// The same hour with its sky covered.
@@ -77,7 +99,7 @@ impl Light {
             |r: u8, g: u8, b: u8| Rgb(r, g, b).times([bright, bright, (bright * 1.05).min(1.0)]);
         // (cover, its share at the sky's top, at the horizon, and in the land's light)
         let (cover, top, low, land) = match weather {
-            Weather::Clear => return self,
+            Weather::Clear | Weather::Rainbow => return self,
             Weather::Cloudy => (grey(176, 190, 208), 0.45, 0.28, 0.06),
             Weather::Rain => (grey(116, 128, 148), 0.74, 0.56, 0.12),
             Weather::Snowfall => (grey(194, 204, 218), 0.72, 0.6, 0.16),

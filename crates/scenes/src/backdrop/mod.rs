@@ -4,6 +4,9 @@
 
 mod land;
 mod light;
+mod moon;
+mod room;
+mod seabed;
 mod shore;
 mod sky;
 mod town;
@@ -11,7 +14,7 @@ mod weather;
 
 use crate::canvas::Canvas;
 use crate::random::Random;
-use crate::truth::{Setting, Time, Weather};
+use crate::truth::{Setting, Time, Truth};
 
 pub(crate) use light::Light;
 
@@ -27,28 +30,37 @@ pub(crate) struct Layout {
 /// Paints everything behind the objects.
 pub(crate) fn paint_behind(
     canvas: &mut Canvas,
-    setting: Setting,
-    time: Time,
-    weather: Weather,
+    truth: &Truth,
     layout: Layout,
     random: &mut Random,
 ) {
-    let light = Light::new(time, weather);
-    sky::paint(canvas, &light, time, weather, layout, random);
-    match setting {
-        Setting::Meadow => land::meadow(canvas, &light, layout, random),
-        Setting::Forest => land::forest(canvas, &light, layout, random),
-        Setting::Beach => shore::beach(canvas, &light, layout, random),
-        Setting::Desert => land::desert(canvas, &light, layout, random),
-        Setting::Snow => land::snow(canvas, &light, layout, random),
-        Setting::Mountains => land::mountains(canvas, &light, layout, random),
-        Setting::Lake => shore::lake(canvas, &light, layout, random),
-        Setting::City => town::city(canvas, &light, time, layout, random),
+    let light = &Light::new(truth.setting, truth.time, truth.weather);
+    let time = truth.time.unwrap_or(Time::Noon);
+    if let (Some(time), Some(weather)) = (truth.time, truth.weather) {
+        sky::paint(canvas, light, time, weather, layout, random);
     }
-    weather::behind(canvas, &light, weather, layout);
+    match truth.setting {
+        Setting::Meadow => land::meadow(canvas, light, layout, random),
+        Setting::Forest => land::forest(canvas, light, layout, random),
+        Setting::Beach => shore::beach(canvas, light, layout, random),
+        Setting::Desert => land::desert(canvas, light, layout, random),
+        Setting::Snow => land::snow(canvas, light, layout, random),
+        Setting::Mountains => land::mountains(canvas, light, layout, random),
+        Setting::Lake => shore::lake(canvas, light, layout, random),
+        Setting::City => town::city(canvas, light, time, layout, random),
+        Setting::Underwater => seabed::seabed(canvas, layout, random),
+        Setting::Space => moon::moon(canvas, layout, random),
+        Setting::Room => room::room(canvas, light, time, layout, random),
+    }
+    if let Some(weather) = truth.weather {
+        weather::behind(canvas, light, weather, layout);
+    }
 }
 
 /// Paints what falls or drifts in front of the objects.
-pub(crate) fn paint_before(canvas: &mut Canvas, weather: Weather, time: Time, random: &mut Random) {
-    weather::before(canvas, &Light::new(time, weather), weather, random);
+pub(crate) fn paint_before(canvas: &mut Canvas, truth: &Truth, random: &mut Random) {
+    if let Some(weather) = truth.weather {
+        let light = Light::new(truth.setting, truth.time, truth.weather);
+        weather::before(canvas, &light, weather, random);
+    }
 }

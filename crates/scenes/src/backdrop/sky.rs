@@ -1,7 +1,7 @@
 //! Sky, sun, moon, stars and clouds.
 
 use super::{Layout, Light};
-use crate::canvas::{Canvas, Look, Rgb, ellipse, rect};
+use crate::canvas::{Canvas, Look, Rgb, ellipse, path, rect};
 use crate::random::Random;
 use crate::truth::{Time, Weather};
 
@@ -19,7 +19,7 @@ pub(super) fn paint(
         &sky,
         &[(0.0, top, 1.0), (0.55, middle, 1.0), (0.95, low, 1.0)],
     );
-    let open = matches!(weather, Weather::Clear | Weather::Cloudy);
+    let open = matches!(weather, Weather::Clear | Weather::Cloudy | Weather::Rainbow);
     if time == Time::Night && open {
         stars(canvas, layout, random);
     }
@@ -53,6 +53,36 @@ pub(super) fn paint(
             }
         }
         Weather::Fog => {}
+        Weather::Rainbow => rainbow(canvas, layout, random),
+    }
+}
+
+/// An arch from one side of the land to the other, red outside.
+fn rainbow(canvas: &mut Canvas, layout: Layout, random: &mut Random) {
+    const BANDS: [Rgb; 6] = [
+        Rgb(238, 66, 60),
+        Rgb(250, 150, 46),
+        Rgb(252, 222, 70),
+        Rgb(92, 196, 92),
+        Rgb(70, 140, 236),
+        Rgb(142, 86, 206),
+    ];
+    let (cx, foot) = (50.0 + random.range(-6.0, 6.0), layout.horizon + 10.0);
+    let (across, high) = (random.range(44.0, 50.0), foot - random.range(7.0, 11.0));
+    for (i, colour) in BANDS.into_iter().enumerate() {
+        // Each a band of the ring between two ellipses, as a thick line.
+        let inset = 2.0 * i as f32;
+        let (rx, ry) = (across - inset, high - inset);
+        let arch = path(&format!(
+            "M {} {foot} C {} {} {} {} {} {foot}",
+            cx - rx,
+            cx - rx,
+            foot - ry * 1.33,
+            cx + rx,
+            foot - ry * 1.33,
+            cx + rx
+        ));
+        canvas.stroke(&arch, 2.3, Look::Clear(colour, 0.8));
     }
 }
 

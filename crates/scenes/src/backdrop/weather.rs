@@ -20,7 +20,7 @@ pub(super) fn behind(canvas: &mut Canvas, light: &Light, weather: Weather, layou
 /// What is in front of everything.
 pub(super) fn before(canvas: &mut Canvas, light: &Light, weather: Weather, random: &mut Random) {
     match weather {
-        Weather::Clear | Weather::Cloudy => {}
+        Weather::Clear | Weather::Cloudy | Weather::Rainbow => {}
         Weather::Rain => {
             for _ in 0..70 {
                 let (x, y, length) = (

@@ -169,18 +169,27 @@ pub struct Scenes {
     pub times: Option<Vec<String>>,
     /// Weathers.
     pub weathers: Option<Vec<String>>,
+    /// Styles of drawing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub styles: Option<Vec<String>>,
     /// Paints.
     pub colours: Option<Vec<String>>,
     /// Things, in the singular.
     pub nouns: Option<Vec<String>>,
     /// Share of scenes with two different things.
     pub pair_share: Option<f32>,
-    /// Share of scenes with two or three of the same thing.
+    /// Share of scenes with two to four of the same thing.
     pub count_share: Option<f32>,
+    /// Share of scenes with three different things.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trio_share: Option<f32>,
     /// Share of single things drawn small, and the same share drawn big.
     pub odd_size_share: Option<f32>,
     /// Share of scenes in clear weather.
     pub clear_share: Option<f32>,
+    /// Share of flat pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flat_share: Option<f32>,
     /// Combinations that are held out, so that what a model makes of them can be judged; "exclude" for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use velatura_scenes::{Colour, SceneConfig, SceneGenerator, Setting, SpriteSet, Time, Weather};
+use velatura_scenes::{
+    Colour, SceneConfig, SceneGenerator, Setting, SpriteSet, Style, Time, Weather,
+};
 
 use super::{Item, Pictures, Skipped, hex};
 use crate::config::{Scenes as Narrowed, Source};
@@ -129,6 +131,7 @@ fn narrow(config: &mut SceneConfig, by: &Narrowed) -> Result<()> {
         Weather::from_name,
         &mut config.weathers,
     )?;
+    list("styles", &by.styles, Style::from_name, &mut config.styles)?;
     list(
         "colours",
         &by.colours,
@@ -144,6 +147,8 @@ fn narrow(config: &mut SceneConfig, by: &Narrowed) -> Result<()> {
     for (share, into) in [
         (by.pair_share, &mut config.pair_share),
         (by.count_share, &mut config.count_share),
+        (by.trio_share, &mut config.trio_share),
+        (by.flat_share, &mut config.flat_share),
         (by.odd_size_share, &mut config.odd_size_share),
         (by.clear_share, &mut config.clear_share),
     ] {

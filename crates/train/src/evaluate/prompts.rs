@@ -5,7 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 use serde::Serialize;
 use velatura::pipeline::{Pipeline, Plan, Request};
-use velatura_scenes::{HeldOut, SceneGenerator};
+use velatura_scenes::{HeldOut, SceneGenerator, Setting, Time, Weather};
 
 use super::Report;
 use super::paint::paint;
@@ -123,6 +123,45 @@ fn generator(source: &Source, size: usize, held_out: HeldOut) -> Result<SceneGen
     scene_generator(&source, size)
 }
 
+/// Whether the scorer knows everything that the scenes show.
+fn check_known(scorer: &Scorer, scenes: &SceneGenerator) -> Result<()> {
+    fn new<T: PartialEq + Copy>(
+        known: &[T],
+        shown: &[T],
+        name: fn(T) -> &'static str,
+    ) -> Option<String> {
+        let new = shown.iter().find(|one| !known.contains(one));
+        new.map(|&one| name(one).to_owned())
+    }
+    let (known, shown) = (scorer.config(), scenes.config());
+    let noun = scenes.nouns().into_iter().map(str::to_owned);
+    let unknown = [
+        (
+            "nouns",
+            noun.into_iter().find(|noun| !known.nouns.contains(noun)),
+        ),
+        (
+            "settings",
+            new(&known.settings, &shown.settings, Setting::name),
+        ),
+        ("times", new(&known.times, &shown.times, Time::name)),
+        (
+            "weathers",
+            new(&known.weathers, &shown.weathers, Weather::name),
+        ),
+    ];
+    for (field, name) in unknown {
+        if let Some(name) = name {
+            let message = format!(
+                "the scorer does not know {name:?}; train one on these scenes (configs/scorer.toml), or leave it out \
+                 of [data.scenes] {field}"
+            );
+            return Err(Error::data("scenes", message));
+        }
+    }
+    Ok(())
+}
+
 /// Paints the prompts, judges the pictures and proves the scorer. `keep` gets every picture with its verdict.
 ///
 /// # Errors
@@ -144,18 +183,7 @@ pub fn prompts(
     let first: Plan = pipeline.model().plan(&request("", 0))?;
     let size = first.width.max(first.height);
     let whole = generator(&options.scenes, size, HeldOut::Include)?;
-    let known = &scorer.config().nouns;
-    if let Some(noun) = whole
-        .nouns()
-        .into_iter()
-        .find(|noun| !known.iter().any(|k| k == noun))
-    {
-        let message = format!(
-            "the scorer does not know {noun:?}; train one on these scenes (configs/scorer.toml), or leave it out of \
-             [data.scenes] nouns"
-        );
-        return Err(Error::data("scenes", message));
-    }
+    check_known(scorer, &whole)?;
     let proof = prove(
         scorer,
         &whole,

@@ -37,7 +37,7 @@ pub fn loss(config: &ScorerConfig, outputs: &Outputs, targets: &[Target]) -> Los
         let [found, noun, colour, place] = cells(config, logits, target, per_thing, slope);
         let logits = &outputs.scene.as_slice()[sample * scene_each..][..scene_each];
         let slope = &mut scene_slope[sample * scene_each..][..scene_each];
-        let scene = scene(logits, target, per_picture, slope);
+        let scene = scene(config, logits, target, per_picture, slope);
         for (sum, term) in sums.iter_mut().zip([found, noun, colour, place, scene]) {
             *sum += term;
         }
@@ -159,12 +159,18 @@ fn smooth_l1(error: f32) -> (f32, f32) {
 }
 
 /// The cross-entropies of landscape, hour and weather, and their slope at every place, both times `share`.
-fn scene(logits: &[f32], target: &Target, share: f32, slope: &mut [f32]) -> f32 {
-    let classes: usize = ScorerConfig::SCENE.iter().sum();
+fn scene(
+    config: &ScorerConfig,
+    logits: &[f32],
+    target: &Target,
+    share: f32,
+    slope: &mut [f32],
+) -> f32 {
+    let classes: usize = config.scene_classes().iter().sum();
     let means = mean_logits(logits, classes);
     let mut mean_slope = vec![0.0; classes];
     let (mut loss, mut start) = (0.0, 0);
-    for (count, class) in ScorerConfig::SCENE.into_iter().zip(target.scene) {
+    for (count, class) in config.scene_classes().into_iter().zip(target.scene) {
         let part = start..start + count;
         let to = &mut mean_slope[part.clone()];
         loss += cross_entropy(&means[part], class, share, to);
@@ -188,11 +194,8 @@ mod tests {
     /// The slopes are the differences of the loss.
     #[test]
     fn slopes_are_derivatives() {
-        let config = ScorerConfig {
-            block_out_channels: [8; 4],
-            norm_num_groups: 8,
-            nouns: vec!["car".into(), "cat".into(), "tree".into()],
-        };
+        let config =
+            ScorerConfig::of_all_scenes([8; 4], 8, vec!["car".into(), "cat".into(), "tree".into()]);
         let point = |cell: [usize; 2], noun, colour| Point {
             cell,
             centre: [cell[0] as f32 + 0.3, cell[1] as f32 + 0.9],
@@ -205,9 +208,9 @@ mod tests {
                 points: vec![point([3, 4], 1, 5), point([12, 5], 0, 11)],
                 scene: [2, 1, 0],
             },
-            Target::nothing(),
+            Target::nothing(&config),
         ];
-        let scene_channels: usize = ScorerConfig::SCENE.iter().sum();
+        let scene_channels: usize = config.scene_classes().iter().sum();
         let shapes = [
             [2, CELLS, CELLS, config.cell_channels()],
             [2, CELLS / 2, CELLS / 2, scene_channels],

@@ -31,21 +31,39 @@ pub struct ScorerConfig {
     pub norm_num_groups: usize,
     /// The things it knows, in the singular.
     pub nouns: Vec<String>,
+    /// The landscapes, hours and weathers that it knows.
+    pub settings: Vec<Setting>,
+    pub times: Vec<Time>,
+    pub weathers: Vec<Weather>,
 }
 
 impl ScorerConfig {
     /// The side in pixels of the pictures that it sees; others are scaled.
     pub const SIZE: usize = CELLS * CELL;
 
-    /// Classes of a landscape, an hour and a weather; the last of each means that there is none to be seen.
-    pub const SCENE: [usize; 3] = [
-        Setting::ALL.len() + 1,
-        Time::ALL.len() + 1,
-        Weather::ALL.len() + 1,
-    ];
-
     /// Classes of a thing's colour; the last means that it has no single one.
     pub const COLOURS: usize = COLOURS.len() + 1;
+
+    /// Of everything that this program's scenes have, with these things.
+    pub fn of_all_scenes(
+        block_out_channels: [usize; 4],
+        norm_num_groups: usize,
+        nouns: Vec<String>,
+    ) -> ScorerConfig {
+        ScorerConfig {
+            block_out_channels,
+            norm_num_groups,
+            nouns,
+            settings: Setting::ALL.to_vec(),
+            times: Time::ALL.to_vec(),
+            weathers: Weather::ALL.to_vec(),
+        }
+    }
+
+    /// Classes of a landscape, an hour and a weather; the last of each means that there is none to be seen.
+    pub fn scene_classes(&self) -> [usize; 3] {
+        [self.settings.len(), self.times.len(), self.weathers.len()].map(|known| known + 1)
+    }
 
     /// Channels of a cell.
     pub fn cell_channels(&self) -> usize {
@@ -62,9 +80,9 @@ impl ScorerConfig {
             "sample_size": Self::SIZE,
             "nouns": self.nouns,
             "colours": names(&COLOURS.map(Colour::name)),
-            "settings": Setting::ALL.iter().map(|x| x.name()).collect::<Vec<_>>(),
-            "times": Time::ALL.iter().map(|x| x.name()).collect::<Vec<_>>(),
-            "weathers": Weather::ALL.iter().map(|x| x.name()).collect::<Vec<_>>(),
+            "settings": self.settings.iter().map(|x| x.name()).collect::<Vec<_>>(),
+            "times": self.times.iter().map(|x| x.name()).collect::<Vec<_>>(),
+            "weathers": self.weathers.iter().map(|x| x.name()).collect::<Vec<_>>(),
         })
     }
 
@@ -96,22 +114,19 @@ impl ScorerConfig {
                 "block_out_channels: expected multiples of norm_num_groups = {groups}, found {block_out_channels:?}"
             ));
         }
-        let nouns: Option<Vec<String>> = value["nouns"].as_array().and_then(|list| {
-            let name = |name: &Value| name.as_str().map(str::to_owned);
-            list.iter().map(name).collect()
-        });
         let config = ScorerConfig {
             block_out_channels,
             norm_num_groups: groups,
-            nouns: nouns
-                .filter(|nouns| !nouns.is_empty())
-                .ok_or("nouns: expected a list of names")?,
+            nouns: names(value, "nouns", |name| Some(name.to_owned()))?,
+            settings: names(value, "settings", Setting::from_name)?,
+            times: names(value, "times", Time::from_name)?,
+            weathers: names(value, "weathers", Weather::from_name)?,
         };
         let own = config.to_json();
-        for field in ["sample_size", "colours", "settings", "times", "weathers"] {
+        for field in ["sample_size", "colours"] {
             if !value[field].is_null() && value[field] != own[field] {
                 return Err(format!(
-                    "{field}: this program's scenes have {}, found {}",
+                    "{field}: expected {}, found {}",
                     own[field], value[field]
                 ));
             }
@@ -120,11 +135,29 @@ impl ScorerConfig {
     }
 }
 
+/// What the names of a list stand for.
+fn names<T>(
+    value: &Value,
+    field: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, String> {
+    let list = value[field].as_array().filter(|list| !list.is_empty());
+    let list =
+        list.ok_or_else(|| format!("{field}: expected a list of names, found {}", value[field]))?;
+    list.iter()
+        .map(|name| {
+            name.as_str()
+                .and_then(&find)
+                .ok_or_else(|| format!("{field}: this program's scenes have no {name}"))
+        })
+        .collect()
+}
+
 /// What the network says of a batch.
 pub struct Outputs {
     /// `[B, CELLS, CELLS, cell_channels]`: [`PLACE`] numbers, the nouns' logits, the colours'.
     pub cells: Tensor,
-    /// `[B, CELLS / 2, CELLS / 2, Σ SCENE]`: logits of landscape, hour and weather, whose mean over all places counts.
+    /// `[B, CELLS / 2, CELLS / 2, Σ scene_classes]`: logits of landscape, hour and weather, whose mean over all places counts.
     pub scene: Tensor,
 }
 
@@ -166,7 +199,7 @@ impl Scorer {
             ResnetBlock::load(&w.at(name), sizes)
         };
         let norm = |name: &str, channels| GroupNorm::load(&w.at(name), groups, channels, EPS);
-        let scene = ScorerConfig::SCENE.iter().sum();
+        let scene = config.scene_classes().iter().sum();
         Ok(Scorer {
             conv_in: halving("conv_in", 3, half)?,
             downs: [
@@ -286,11 +319,8 @@ mod tests {
 
     #[test]
     fn a_config_survives_json_and_other_classes_are_refused() {
-        let config = ScorerConfig {
-            block_out_channels: [8, 8, 16, 16],
-            norm_num_groups: 8,
-            nouns: vec!["car".into(), "cat".into()],
-        };
+        let config =
+            ScorerConfig::of_all_scenes([8, 8, 16, 16], 8, vec!["car".into(), "cat".into()]);
         let json = config.to_json();
         assert_eq!(ScorerConfig::from_json(&json).unwrap(), config);
         for (field, value) in [

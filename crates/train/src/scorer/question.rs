@@ -17,7 +17,7 @@ pub struct Asked {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     pub prompt: String,
-    /// One, or two with a relation.
+    /// One, two with a relation, or three.
     pub things: Vec<Asked>,
     /// How the first stands to the second.
     pub relation: Option<Position>,
@@ -34,14 +34,14 @@ impl Question {
             colour: object.colour,
             count: object.count,
         });
-        let silent = truth.weather == Weather::Clear && !prompt.contains("clear");
+        let silent = truth.weather == Some(Weather::Clear) && !prompt.contains("clear");
         Question {
             prompt: prompt.to_owned(),
             things: asked.collect(),
             relation: truth.relation,
             setting: Some(truth.setting),
-            time: Some(truth.time),
-            weather: (!silent).then_some(truth.weather),
+            time: truth.time,
+            weather: truth.weather.filter(|_| !silent),
         }
     }
 }
@@ -54,10 +54,12 @@ pub enum Aspect {
     Subject,
     /// It has the colour asked for, and so have all its like.
     Colour,
-    /// Two or three things alike: there are as many.
+    /// Two to four things alike: there are as many.
     Count,
     /// Both of two things are there.
     TwoSubjects,
+    /// All of three things are there.
+    ThreeSubjects,
     /// They stand to each other as asked.
     Position,
     /// Each of two things has its own colour.
@@ -74,11 +76,12 @@ pub enum Aspect {
 
 impl Aspect {
     /// All, in the order of reports.
-    pub const ALL: [Aspect; 10] = [
+    pub const ALL: [Aspect; 11] = [
         Aspect::Subject,
         Aspect::Colour,
         Aspect::Count,
         Aspect::TwoSubjects,
+        Aspect::ThreeSubjects,
         Aspect::Position,
         Aspect::ColourAttribution,
         Aspect::Setting,
@@ -94,6 +97,7 @@ impl Aspect {
             Aspect::Colour => "subject and colour",
             Aspect::Count => "count",
             Aspect::TwoSubjects => "two subjects",
+            Aspect::ThreeSubjects => "three subjects",
             Aspect::Position => "position",
             Aspect::ColourAttribution => "colour attribution",
             Aspect::Setting => "setting",
@@ -137,7 +141,11 @@ pub fn judge(sight: &Sight, question: &Question) -> Vec<(Aspect, bool)> {
                 verdicts.push((Aspect::ColourAttribution, all(&a, one) && all(&b, other)));
             }
         }
-        _ => {}
+        several @ [_, _, _, ..] => {
+            let there = |asked: &Asked| !named(sight, asked).is_empty();
+            verdicts.push((Aspect::ThreeSubjects, several.iter().all(there)));
+        }
+        [] => {}
     }
     if let Some(setting) = question.setting {
         verdicts.push((Aspect::Setting, sight.setting == Some(setting)));
@@ -165,7 +173,16 @@ fn related(a: &Thing, relation: Position, b: &Thing) -> bool {
         Position::RightOf => -right >= APART,
         Position::Above => down >= APART,
         Position::Below => -down >= APART,
+        Position::InFrontOf => before(a, b),
+        Position::Behind => before(b, a),
     }
+}
+
+/// Whether `a` stands nearer than `b`: lower, and over a part of it.
+fn before(a: &Thing, b: &Thing) -> bool {
+    let foot = |thing: &Thing| thing.centre[1] + thing.size[1] / 2.0;
+    let between = (a.centre[0] - b.centre[0]).abs();
+    foot(a) > foot(b) && between < (a.size[0] + b.size[0]) / 2.0
 }
 
 #[cfg(test)]

@@ -52,22 +52,22 @@ impl Sight {
         });
         Sight {
             setting: Some(truth.setting),
-            time: Some(truth.time),
-            weather: Some(truth.weather),
+            time: truth.time,
+            weather: truth.weather,
             things: things.collect(),
         }
     }
 
-    /// From the outputs of a picture: cells `[CELLS, CELLS, cell_channels]`, scene `[places, Σ SCENE]`.
+    /// From the outputs of a picture: cells `[CELLS, CELLS, cell_channels]`, scene `[places, Σ scene_classes]`.
     pub(super) fn read(config: &ScorerConfig, cells: &[f32], scene: &[f32]) -> Sight {
-        let [settings, times, weathers] = ScorerConfig::SCENE;
+        let [settings, times, weathers] = config.scene_classes();
         let means = mean_logits(scene, settings + times + weathers);
         let (setting, rest) = means.split_at(settings);
         let (time, weather) = rest.split_at(times);
         Sight {
-            setting: likely(setting).and_then(|class| Setting::ALL.get(class).copied()),
-            time: likely(time).and_then(|class| Time::ALL.get(class).copied()),
-            weather: likely(weather).and_then(|class| Weather::ALL.get(class).copied()),
+            setting: likely(setting).and_then(|class| config.settings.get(class).copied()),
+            time: likely(time).and_then(|class| config.times.get(class).copied()),
+            weather: likely(weather).and_then(|class| config.weathers.get(class).copied()),
             things: things(config, cells),
         }
     }
@@ -164,11 +164,7 @@ mod tests {
 
     #[test]
     fn two_neighbouring_peaks_on_one_thing_are_one_and_apart_they_are_two() {
-        let config = ScorerConfig {
-            block_out_channels: [8; 4],
-            norm_num_groups: 8,
-            nouns: vec!["car".into(), "cat".into()],
-        };
+        let config = ScorerConfig::of_all_scenes([8; 4], 8, vec!["car".into(), "cat".into()]);
         let channels = config.cell_channels();
         let seen = |columns: [usize; 2], cells_wide: f32| {
             let mut cells = vec![0.0; CELLS * CELLS * channels];

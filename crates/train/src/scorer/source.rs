@@ -65,11 +65,14 @@ impl SceneSource {
             let roll = choices.unit();
             let (nothing, empty) = (self.shares.nothing, self.shares.empty);
             let (mut pixels, target) = if roll < nothing / 2.0 {
-                (Pixels::noise(side, &mut degrading), Target::nothing())
+                (
+                    Pixels::noise(side, &mut degrading),
+                    Target::nothing(&self.config),
+                )
             } else if roll < nothing {
                 let mut pixels = scaled(scene.render());
                 pixels.shuffle(&mut degrading);
-                (pixels, Target::nothing())
+                (pixels, Target::nothing(&self.config))
             } else {
                 let whole = roll >= nothing + empty;
                 let picture = if whole {

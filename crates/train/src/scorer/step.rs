@@ -65,11 +65,11 @@ impl ScorerObjective {
         let scorer_config = match &component {
             Some(component) => ScorerConfig::from_json(&component.config()?)
                 .map_err(|message| Error::config(&component.config_path(), message))?,
-            None => ScorerConfig {
-                block_out_channels: shares.block_out_channels,
-                norm_num_groups: shares.norm_num_groups,
-                nouns: generator.nouns().into_iter().map(str::to_owned).collect(),
-            },
+            None => ScorerConfig::of_all_scenes(
+                shares.block_out_channels,
+                shares.norm_num_groups,
+                generator.nouns().into_iter().map(str::to_owned).collect(),
+            ),
         };
         let store = models::store(config, "scorer", component.as_ref());
         let scorer = Scorer::load(&scorer_config, &store.root())?;

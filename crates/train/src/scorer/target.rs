@@ -1,6 +1,6 @@
 //! What the network should say of a scene.
 
-use velatura_scenes::{COLOURS, Setting, Time, Truth, Weather};
+use velatura_scenes::{COLOURS, Truth};
 
 use super::net::{CELLS, ScorerConfig};
 use super::sight::middle;
@@ -28,10 +28,10 @@ pub struct Target {
 
 impl Target {
     /// Of a picture that shows nothing: noise.
-    pub fn nothing() -> Target {
+    pub fn nothing(config: &ScorerConfig) -> Target {
         Target {
             points: Vec::new(),
-            scene: ScorerConfig::SCENE.map(|classes| classes - 1),
+            scene: config.scene_classes().map(|classes| classes - 1),
         }
     }
 
@@ -60,10 +60,15 @@ impl Target {
         });
         Target {
             points: points.collect(),
+            // An hour or a weather that there is not has the class of nothing to be seen.
             scene: [
-                class(Setting::ALL, &truth.setting),
-                class(Time::ALL, &truth.time),
-                class(Weather::ALL, &truth.weather),
+                class(&config.settings, &truth.setting),
+                truth
+                    .time
+                    .map_or(config.times.len(), |time| class(&config.times, &time)),
+                truth.weather.map_or(config.weathers.len(), |weather| {
+                    class(&config.weathers, &weather)
+                }),
             ],
         }
     }
