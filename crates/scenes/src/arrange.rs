@@ -176,7 +176,7 @@ fn column(i: usize, share: f32, side: f32, random: &mut Random) -> f32 {
 }
 
 /// Share of pairs on the ground of which one stands before the other.
-const IN_DEPTH_SHARE: f32 = 0.3;
+const IN_DEPTH_SHARE: f32 = 0.4;
 
 /// Two things side by side, one above the other, or one before the other; tells how the first stands to the second.
 pub(crate) fn arrange_pair(groups: &mut [Group], random: &mut Random) -> Position {
@@ -227,10 +227,10 @@ fn arrange_in_depth(groups: &mut [Group], random: &mut Random) -> Position {
         let in_front = (i == 0) == first_in_front;
         let (side, foot, away) = if in_front {
             let side = (random.range(30.0, 36.0) * group.kind.span).min(40.0);
-            (side, random.range(93.0, 96.0), random.range(12.0, 17.0))
+            (side, random.range(92.0, 95.5), random.range(7.0, 12.0))
         } else {
             let side = (random.range(48.0, 56.0) * group.kind.span).min(60.0);
-            (side, random.range(80.0, 85.0), -random.range(8.0, 12.0))
+            (side, random.range(81.0, 86.0), -random.range(5.0, 9.0))
         };
         let cx = middle + if to_the_left { -away } else { away };
         group.spots = vec![(cx, foot, side)];
