@@ -345,6 +345,20 @@ block_out_channels = [8, 16]
         assert!(parse(&both).unwrap_err().to_string().contains("found both"));
     }
 
+    /// Read back from a checkpoint, every share is what it was, to the last bit.
+    #[test]
+    fn an_identity_survives_its_file() {
+        for thousandths in 1..1000 {
+            let share = format!("caption_dropout = 0.{thousandths:03}");
+            let identity = parse(&VAE.replace("[model]", &format!("{share}\n[model]")))
+                .unwrap()
+                .identity();
+            let text = serde_json::to_string(&identity).unwrap();
+            let read: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, identity);
+        }
+    }
+
     #[test]
     fn what_was_added_later_does_not_shut_out_older_checkpoints() {
         let identity = parse(VAE).unwrap().identity();
