@@ -9,18 +9,21 @@ use velatura::checkpoint::Component;
 use velatura::clip::ClipModel;
 use velatura::image::Image;
 use velatura::pipeline::{PrecisionChoice, Request};
+use velatura::vae::AutoencoderKl;
 use velatura_train::config::{DataKind, Source};
 use velatura_train::dataset::Dataset;
 use velatura_train::evaluate::distance::Features;
 use velatura_train::evaluate::features::Network;
 use velatura_train::evaluate::inception::Inception;
 use velatura_train::evaluate::{
-    self, PromptsOptions, Verdict, distance, features, prompts, reconstruction, write_html,
+    self, PromptsOptions, Verdict, distance, features, prompts, reconstruction, scenes_of,
+    write_html,
 };
 use velatura_train::scorer::Scorer;
 
 use crate::args::{
-    ClipArgs, DistanceArgs, EvaluateCommand, NearestArgs, NetworkArgs, PromptsArgs, VaeArgs,
+    ClipArgs, DistanceArgs, EvaluateCommand, ModelArgs, NearestArgs, NetworkArgs, PromptsArgs,
+    VaeArgs,
 };
 use crate::progress::Progress;
 use crate::{interrupt, model};
@@ -86,37 +89,58 @@ fn scorer(dir: Option<&Path>) -> Result<Scorer> {
     Ok(Scorer::from_component(&component)?)
 }
 
-fn vae(args: &VaeArgs) -> Result<()> {
-    let pipeline = model::open(&args.model)?.load(args.model.precision.into())?;
+/// The autoencoder to judge, its name and the side of its pictures: of a model, or alone in a folder as training
+/// writes it.
+fn autoencoder(args: &ModelArgs) -> Result<(AutoencoderKl, String, usize)> {
+    let precision = args.precision.into();
+    if let Some(dir) = args
+        .model
+        .as_ref()
+        .filter(|dir| !dir.join("model_index.json").is_file())
+        && (dir.join("vae").is_dir() || dir.join("config.json").is_file())
+    {
+        let vae = evaluate::open_vae(dir, precision)?;
+        let side = vae.config().sample_size.map_or(512, |[_, width]| width);
+        return Ok((vae, dir.display().to_string(), side));
+    }
+    let pipeline = model::open(args)?.load(precision)?;
     let plan = pipeline.model().plan(&Request::default())?;
-    let size = args.size.map_or(plan.width, usize::from);
+    let name = pipeline.model().name();
+    Ok((pipeline.vae().clone(), name, plan.width))
+}
+
+fn vae(args: &VaeArgs) -> Result<()> {
+    let (vae, name, side) = autoencoder(&args.model)?;
+    let size = args.size.map_or(side, usize::from);
     let mut stages = Stages::new();
     let mut report = |what, done, of| stages.tell(what, done, of);
-    let vae = pipeline.vae();
     let count = args.count as usize;
     let (result, of) = match &args.pictures {
         Some(folder) => {
             let files = features::pictures(folder)?;
             let picture = |number: usize| features::read_square(&files[number], size);
-            let result = reconstruction(vae, count.min(files.len()), picture, &mut report)?;
+            let result = reconstruction(&vae, count.min(files.len()), picture, &mut report)?;
             (result, folder.display().to_string())
         }
         None => {
-            let scenes = evaluate::held_back_scenes(size)?;
-            let result = reconstruction(vae, count, |number| Ok(scenes(number)), &mut report)?;
+            let drawn = match &args.config {
+                Some(file) => scenes_of(file)?,
+                None => Source::new(DataKind::Scenes),
+            };
+            let scenes = evaluate::held_back_scenes(&drawn, size)?;
+            let result = reconstruction(&vae, count, |number| Ok(scenes(number)), &mut report)?;
             (result, "scenes that no model has learnt from".to_owned())
         }
     };
     if args.json {
         let mut value = serde_json::to_value(&result)?;
-        value["model"] = json!(pipeline.model().name());
+        value["model"] = json!(name);
         value["size"] = json!(size);
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
     println!(
-        "{}: {} pictures of {size}×{size}, {of}",
-        pipeline.model().name(),
+        "{name}: {} pictures of {size}×{size}, {of}",
         result.pictures
     );
     println!(
@@ -130,18 +154,18 @@ fn vae(args: &VaeArgs) -> Result<()> {
 }
 
 fn fidelity(args: &PromptsArgs) -> Result<()> {
+    let scenes = match &args.config {
+        Some(file) => scenes_of(file)?,
+        None => Source::new(DataKind::Scenes),
+    };
     let options = PromptsOptions {
+        scenes,
         prompts: args.prompts as usize,
         seeds: args.seeds.into(),
         proof: args.proof as usize,
         together: args.batch.into(),
         steps: args.steps,
         guidance: args.guidance,
-        ..PromptsOptions::default()
-    };
-    let options = match &args.config {
-        Some(file) => options.with_scenes_of(file)?,
-        None => options,
     };
     let scorer = scorer(args.scorer.as_deref())?;
     let pipeline = model::open(&args.model)?.load(args.model.precision.into())?;

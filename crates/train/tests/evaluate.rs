@@ -196,12 +196,17 @@ fn an_autoencoder_is_measured_and_sets_are_compared() {
         .load(PrecisionChoice::F32)
         .unwrap();
     let vae = pipeline.vae();
-    let scenes = evaluate::held_back_scenes(32).unwrap();
+    let drawn = Source::new(DataKind::Scenes);
+    let scenes = evaluate::held_back_scenes(&drawn, 32).unwrap();
     let result = reconstruction(vae, 3, |number| Ok(scenes(number)), &mut silent).unwrap();
     assert_eq!(result.pictures, 3);
     assert!((3.0..40.0).contains(&result.psnr), "{result:?}");
     assert!(result.psnr_of_mean <= result.psnr + 1e-9);
     assert!(result.ssim.unwrap() < 1.0);
+    // The autoencoder's own folder will do.
+    let alone = evaluate::open_vae(&model.join("vae"), PrecisionChoice::F32).unwrap();
+    let same = reconstruction(&alone, 3, |number| Ok(scenes(number)), &mut silent).unwrap();
+    assert_eq!(same.psnr, result.psnr);
     let odd = reconstruction(vae, 1, |_| Ok(RgbImage::new(33, 32)), &mut silent);
     assert!(odd.unwrap_err().to_string().contains("33×32"));
 
@@ -231,8 +236,8 @@ fn an_autoencoder_is_measured_and_sets_are_compared() {
     );
 
     // A scorer looks at pictures of any size.
-    let large = evaluate::held_back_scenes(256).unwrap()(0);
-    let small = evaluate::held_back_scenes(96).unwrap()(0);
+    let large = evaluate::held_back_scenes(&drawn, 256).unwrap()(0);
+    let small = evaluate::held_back_scenes(&drawn, 96).unwrap()(0);
     let _ = (look(&scorer, large), look(&scorer, small));
     let generator = SceneGenerator::new(SceneConfig {
         size: 64,

@@ -12,7 +12,7 @@ pub enum EvaluateCommand {
     #[command(after_help = "\
 Examples:
   velatura evaluate vae
-  velatura evaluate vae -m runs/default-unet/model --count 256 --json
+  velatura evaluate vae -m runs/default-vae/model --config configs/default-vae.toml --json
   velatura evaluate vae -m ./stable-diffusion-v1-5 --pictures photos --size 512")]
     Vae(VaeArgs),
     /// Whether a model paints what prompts ask for, judged on scenes by a trained scorer
@@ -52,6 +52,9 @@ pub struct VaeArgs {
     /// A folder of pictures [default: scenes drawn from a seed that no model has learnt from]
     #[arg(long, value_name = "DIR")]
     pub pictures: Option<PathBuf>,
+    /// Scenes as this training config has them, sprites included
+    #[arg(long, value_name = "CONFIG.toml", conflicts_with = "pictures")]
+    pub config: Option<PathBuf>,
     /// How many pictures at most
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,

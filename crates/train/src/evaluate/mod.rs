@@ -12,6 +12,7 @@ pub mod prompts;
 pub mod proof;
 pub mod quality;
 pub mod reconstruction;
+mod scenes;
 mod tally;
 mod text;
 
@@ -21,27 +22,13 @@ pub use self::proof::{Proof, prove};
 pub use self::reconstruction::{Reconstruction, reconstruction};
 pub use self::tally::{Share, Tally};
 
-use image::RgbImage;
-use velatura_scenes::{SceneConfig, SceneGenerator};
+pub use self::scenes::{held_back_scenes, scenes_of};
+pub use crate::scorer::open_vae;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Told how far the work is: what is being done, how many are done, and of how many. False stops it.
 pub type Report<'a> = &'a mut dyn FnMut(&'static str, usize, usize) -> bool;
-
-/// Scenes of `size` pixels a side that no model has learnt from, by number.
-///
-/// # Errors
-/// No scene can be drawn in this size.
-pub fn held_back_scenes(size: usize) -> Result<impl Fn(usize) -> RgbImage> {
-    let config = SceneConfig {
-        size: size as u32,
-        ..SceneConfig::default()
-    };
-    let generator =
-        SceneGenerator::new(config).map_err(|error| Error::data("scenes", error.to_string()))?;
-    Ok(move |number| generator.scene(proof::SEED, number as u64).render())
-}
 
 /// Tells, and ends the work where that is wanted.
 fn tell(report: Report, what: &'static str, done: usize, of: usize) -> Result<()> {

@@ -1,7 +1,5 @@
 //! Whether a model paints what it is asked for, judged on scenes.
 
-use std::path::Path;
-
 use image::RgbImage;
 use serde::Serialize;
 use velatura::pipeline::{Pipeline, Plan, Request};
@@ -11,7 +9,7 @@ use super::Report;
 use super::paint::paint;
 use super::proof::{Proof, SEED, prove};
 use super::tally::Tally;
-use crate::config::{Config, DataKind, Source};
+use crate::config::{DataKind, Source};
 use crate::dataset::scene_generator;
 use crate::error::{Error, Result};
 use crate::scorer::{Aspect, Question, Scorer, Sight, judge, look};
@@ -33,24 +31,6 @@ pub struct PromptsOptions {
     pub guidance: Option<f32>,
     /// Which scenes the model knows.
     pub scenes: Source,
-}
-
-impl PromptsOptions {
-    /// Asks only for what the scenes of a training config show.
-    ///
-    /// # Errors
-    /// The config cannot be used, or has no scenes in it.
-    pub fn with_scenes_of(self, file: &Path) -> Result<PromptsOptions> {
-        let config = Config::from_file(file)?;
-        let sources = config.data.sources();
-        let drawn = sources.into_iter().find(|s| s.kind == DataKind::Scenes);
-        let scenes = drawn.ok_or_else(|| {
-            let message =
-                "[data] kind: expected \"scenes\", whose prompts can be judged; found none";
-            Error::config(file, message)
-        })?;
-        Ok(PromptsOptions { scenes, ..self })
-    }
 }
 
 impl Default for PromptsOptions {

@@ -17,6 +17,7 @@ pub(crate) use self::degrade::Pixels;
 pub use self::net::{Outputs, Scorer, ScorerConfig};
 pub use self::question::{Aspect, Question, judge};
 pub use self::sight::{Sight, Thing};
+pub use self::source::open_vae;
 pub(crate) use self::source::{reconstruct, scaled, scaled_batch};
 pub(crate) use self::step::{ScorerObjective, train};
 

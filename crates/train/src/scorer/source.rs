@@ -147,10 +147,10 @@ pub(crate) fn scaled_batch(pictures: Vec<RgbImage>) -> Tensor {
 ///
 /// # Errors
 /// The folder cannot be read; a tensor is missing, left over or of another shape.
-pub(crate) fn open_vae(folder: &Path) -> Result<AutoencoderKl> {
+pub fn open_vae(folder: &Path, precision: PrecisionChoice) -> Result<AutoencoderKl> {
     let component = Component::open(&component_dir(folder, "vae"), None)?;
     let config = VaeConfig::read(&component)?;
-    let store = Store::load(&component, Mode::Inference(PrecisionChoice::Auto.resolve()));
+    let store = Store::load(&component, Mode::Inference(precision.resolve()));
     let vae = AutoencoderKl::load(&config, &store.root())?;
     store.finish()?;
     Ok(vae)

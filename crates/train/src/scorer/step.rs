@@ -8,6 +8,7 @@ use std::sync::Arc;
 use image::RgbImage;
 use velatura::checkpoint::FloatType;
 use velatura::nn::check_finite;
+use velatura::pipeline::PrecisionChoice;
 use velatura_tensor::Parameter;
 use velatura_tensor::tape::no_grad;
 
@@ -81,7 +82,8 @@ impl ScorerObjective {
                 bias.update(|values| values[0] = FRESH_LOGIT);
             }
         }
-        let vae = config.model.vae.as_deref().map(open_vae);
+        let open = |folder| open_vae(folder, PrecisionChoice::Auto);
+        let vae = config.model.vae.as_deref().map(open);
         Ok(ScorerObjective {
             scorer,
             parameters,
