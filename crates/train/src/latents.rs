@@ -20,6 +20,7 @@ use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
 use velatura::checkpoint::{Component, TensorFile};
 use velatura::vae::AutoencoderKl;
+use velatura_tensor::Precision;
 
 use self::encode::encode_shard;
 use self::notes::{Entry, Notes};
@@ -62,6 +63,8 @@ pub struct Request<'a> {
     pub component: &'a Component,
     /// The same, ready to encode.
     pub vae: &'a AutoencoderKl,
+    /// The numbers that it takes its products in.
+    pub precision: Precision,
     /// Threads that draw or decode pictures.
     pub workers: usize,
 }
@@ -282,6 +285,10 @@ fn tensor_name([h, w, _]: [usize; 3]) -> String {
 fn key(request: &Request) -> Result<String> {
     let mut all = Sha256::new();
     all.update(format!("{FORMAT} {:?} ", request.framing));
+    // Those of f32 keep the names that they had before there were others.
+    if request.precision != Precision::F32 {
+        all.update(format!("{:?} ", request.precision));
+    }
     all.update(request.dataset.fingerprint()?);
     all.update(request.vae.config().to_json().to_string());
     for file in request.component.files() {

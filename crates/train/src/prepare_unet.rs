@@ -10,7 +10,6 @@ use velatura::pipeline::{Advice, Facts, Plan, Request};
 use velatura::unet::{Unet, UnetConfig};
 use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura::weights::{Mode, Store};
-use velatura_tensor::Precision;
 
 use crate::Options;
 use crate::buckets::Buckets;
@@ -96,7 +95,8 @@ impl UnetObjective {
         let datasets = Dataset::open_all(config)?;
 
         // Encoding wants the packed weights of inference.
-        let vae_store = Store::load(&vae_component, Mode::Inference(Precision::F32));
+        let precision = models::products(config);
+        let vae_store = Store::load(&vae_component, Mode::Inference(precision));
         let vae = AutoencoderKl::load(&vae_config, &vae_store.root())?;
         vae_store.finish()?;
         let dir = data
@@ -115,6 +115,7 @@ impl UnetObjective {
                     },
                     component: &vae_component,
                     vae: &vae,
+                    precision,
                     workers: data.workers,
                 },
                 options.stop,
