@@ -129,3 +129,44 @@ pub(crate) fn gelu_with_derivative<S: Simd>(simd: S, x: S::Vector) -> (S::Vector
     let slope = simd.mul_add(simd.mul(x, bell), simd.splat(DENSITY), cumulative);
     (simd.mul(x, cumulative), slope)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::isa::{Isa, Kernel, Simd};
+
+    struct Exp2<'a>(&'a [f32]);
+
+    impl Kernel for Exp2<'_> {
+        type Output = Vec<f32>;
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> Vec<f32> {
+            let mut out = vec![f32::NAN; self.0.len()];
+            for (out, x) in out.chunks_mut(S::LANES).zip(self.0.chunks(S::LANES)) {
+                simd.store_partial(out, simd.exp2(simd.load_partial(x)));
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn exp2_is_exact_to_two_epsilons() {
+        let mut x: Vec<f32> = (0..40_001)
+            .map(|i| -126.0 + 253.0 * i as f32 / 40_000.0)
+            .collect();
+        x.extend((0..10_000).map(|i| -2.0 + 4.0 * i as f32 / 10_000.0));
+        for isa in Isa::available() {
+            for (&x, got) in x.iter().zip(isa.run(Exp2(&x))) {
+                let exact = f64::from(x).exp2();
+                let error = (f64::from(got) / exact - 1.0).abs();
+                assert!(
+                    error < 2.0 * f64::from(f32::EPSILON),
+                    "{isa}: 2^{x} = {got}"
+                );
+            }
+            let [low, far, none] = isa.run(Exp2(&[-200.0, -1e30, f32::NAN]))[..] else {
+                unreachable!()
+            };
+            assert!(low < 1e-37 && far < 1e-37 && none.is_nan(), "{isa}");
+        }
+    }
+}

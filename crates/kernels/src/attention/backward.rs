@@ -137,8 +137,8 @@ impl Kernel for Backward<'_> {
             }
             let at = query_start + strip.first * stride;
             let (q, dout) = (&self.q[at..], &self.dout[at..]);
-            strip.transpose(q, stride, d, shape.scale() * LOG2_E, queries);
-            strip.transpose(dout, stride, d, 1.0, gradients);
+            strip.transpose(simd, q, stride, d, shape.scale() * LOG2_E, queries);
+            strip.transpose(simd, dout, stride, d, 1.0, gradients);
             pack_rows(simd, q, stride, strip.count, d, query_rows);
             pack_rows(simd, dout, stride, strip.count, d, gradient_rows);
             sums[..d * lanes].fill(0.0);
@@ -186,7 +186,8 @@ impl Kernel for Backward<'_> {
                 }
             }
             // SAFETY: this task's part, by the field's rule.
-            unsafe { strip.write_rows(&sums[..d * lanes], &[1.0; 64], self.dq, at, stride) };
+            let sums = &mut sums[..d * lanes];
+            unsafe { strip.write_rows(simd, sums, &[1.0; 64], self.dq, at, stride) };
         }
     }
 }

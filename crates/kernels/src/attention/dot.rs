@@ -2,14 +2,18 @@
 //!
 //! As in `forward`, but keys are rounded to rows of bf16 pairs and values transposed, `Vᵀ`, once for all
 //! strips of queries of their head. Softmax and sums are f32.
+//!
+//! A score becomes a power in the registers where it was summed (`powers`), so what it is relative to must be known
+//! before: the highest of the first few keys' scores. Softmax allows any number there as long as no power overflows, and
+//! where some key's score is so far above, its block is computed once more.
 
 use super::AttentionShape;
-use super::forward::{KEYS, Online, Target};
+use super::forward::Target;
+use super::powers::{Powers, TILE_KEYS};
 use super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::strip::{Strip, multiples};
 use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
-use crate::math::exp2_flushed;
 use crate::pool::{SharedMut, parallel_for};
 use crate::scratch;
 use std::f32::consts::LOG2_E;
@@ -17,6 +21,20 @@ use std::ops::Range;
 
 /// Keys that one task rounds.
 const TASK_KEYS: usize = 512;
+
+/// Keys per block: their powers with 64 queries are 24 KiB of bf16, which stay in the first-level cache, and the sums over
+/// 96 pairs are long enough to pay for loading and storing them.
+const KEYS: usize = 192;
+
+/// Keys that are looked at to see how high scores are.
+const LOOKED_AT: usize = 2 * TILE_KEYS;
+
+/// A block's sum of powers above which they are computed again, relative to their maximum: here bf16 and f32 still have
+/// exponents to spare.
+const TOO_MUCH: f32 = 1.0e24;
+
+/// The same for the sums of all blocks, which are then rescaled.
+const MUCH: f32 = 1.0e12;
 
 pub(super) fn forward(
     isa: Isa,
@@ -139,12 +157,15 @@ impl Kernel for Forward<'_> {
         let (shape, b, h) = (target.shape, target.b, target.h);
         let (d, stride) = (shape.head_dim, shape.width());
         let even = d.next_multiple_of(2);
-        // Queries, sums, scores, maxima and totals in 64 lanes.
-        let mut memory = scratch::lease(64 * (even + d + KEYS + 2));
+        // Queries, sums, pairs of powers, some scores, and three numbers for each of 64 lanes.
+        let mut memory = scratch::lease(64 * (even + d + KEYS / 2 + LOOKED_AT + 4));
         let (queries, rest) = memory.split_at_mut(64 * even);
         let (sums, rest) = rest.split_at_mut(64 * d);
-        let (scores, rest) = rest.split_at_mut(64 * KEYS);
-        let (maxima, totals) = rest.split_at_mut(64);
+        let (powers, rest) = rest.split_at_mut(64 * KEYS / 2);
+        let (scores, rest) = rest.split_at_mut(64 * LOOKED_AT);
+        let (maxima, rest) = rest.split_at_mut(64);
+        let (totals, rest) = rest.split_at_mut(64);
+        let (block_totals, highest) = rest.split_at_mut(64);
         let (mut rows, mut lanes) = (Vec::new(), 0);
         let mut first = self.queries.start;
         while first < self.queries.end {
@@ -152,39 +173,62 @@ impl Kernel for Forward<'_> {
             first += strip.count;
             if lanes != strip.lanes {
                 lanes = strip.lanes;
-                multiples(lanes, d.max(KEYS), &mut rows);
+                multiples(lanes, d.max(LOOKED_AT), &mut rows);
             }
             let at = shape.start(shape.queries, b, h) + strip.first * stride;
             // Scores are in units of log₂, which saves the exponential a product.
-            strip.transpose(&self.q[at..], stride, d, shape.scale() * LOG2_E, queries);
+            let factor = shape.scale() * LOG2_E;
+            strip.transpose(simd, &self.q[at..], stride, d, factor, queries);
             pair_rows(simd, &mut queries[..even * lanes], d, lanes);
-            sums[..d * lanes].fill(0.0);
-            maxima.fill(Strip::LOWEST);
-            totals.fill(0.0);
             let visible = shape.visible(first);
+            let view = |start: usize| LeftView {
+                start: self.keys.wrapping_add(start * self.sizes.width / 2),
+                row_stride: self.sizes.width / 2,
+                depth_stride: 1,
+            };
+            let mut state = Online {
+                sums: &mut sums[..d * lanes],
+                maxima: &mut maxima[..lanes],
+                totals: &mut totals[..lanes],
+            };
+            state.sums.fill(0.0);
+            state.totals.fill(0.0);
+            state.maxima.fill(Strip::LOWEST);
+            let look = Look {
+                strip: &strip,
+                depth: d,
+                queries,
+                rows: &rows,
+                causal: shape.causal,
+            };
+            // SAFETY (of `look` and `compute`): the head has a row of at least `d` numbers for each visible key.
+            let some = 0..LOOKED_AT.min(visible);
+            unsafe { look.raise(simd, view(0), some, scores, state.maxima) };
             for start in (0..visible).step_by(KEYS) {
                 let keys = KEYS.min(visible - start);
-                let left = LeftView {
-                    start: self.keys.wrapping_add(start * self.sizes.width / 2),
-                    row_stride: self.sizes.width / 2,
-                    depth_stride: 1,
-                };
-                // SAFETY: the head has `keys` rows of at least `d` numbers from `start` on.
-                unsafe { strip.product_bf16(simd, left, d, queries, &rows[..keys], scores, false) };
-                if shape.causal && start + keys > strip.first {
-                    strip.mask(start, keys, scores);
-                }
-                let state = Online {
-                    scores: &mut scores[..keys * lanes],
-                    sums: &mut sums[..d * lanes],
-                    maxima,
-                    totals,
-                };
-                match strip.vectors {
-                    1 => simd.call(PairedSoftmax::<1>(state)),
-                    2 => simd.call(PairedSoftmax::<2>(state)),
-                    3 => simd.call(PairedSoftmax::<3>(state)),
-                    _ => simd.call(PairedSoftmax::<4>(state)),
+                for again in [false, true] {
+                    let block = Powers {
+                        keys: view(start).start,
+                        key_stride: self.sizes.width / 2,
+                        count: keys,
+                        queries: &queries[..even / 2 * lanes],
+                        maxima: state.maxima,
+                        hidden: shape.causal.then(|| start as isize - strip.first as isize),
+                        powers,
+                        totals: block_totals,
+                    };
+                    unsafe { block.compute(simd, lanes) };
+                    if again || largest(simd, &block_totals[..lanes]) < TOO_MUCH {
+                        break;
+                    }
+                    // Some key's score is far above all before it.
+                    let highest = &mut highest[..lanes];
+                    highest.copy_from_slice(state.maxima);
+                    for from in (start..start + keys).step_by(LOOKED_AT) {
+                        let some = from..(from + LOOKED_AT).min(start + keys);
+                        unsafe { look.raise(simd, view(from), some, scores, highest) };
+                    }
+                    state.rescale(simd, highest);
                 }
                 let left = LeftView {
                     start: self.values.wrapping_add(start / 2),
@@ -192,46 +236,105 @@ impl Kernel for Forward<'_> {
                     depth_stride: 1,
                 };
                 // SAFETY: the head has `d` rows of values, zero beyond the last key.
-                unsafe { strip.product_bf16(simd, left, keys, scores, &rows[..d], sums, true) };
+                unsafe {
+                    strip.product_bf16(simd, left, keys, powers, &rows[..d], state.sums, true);
+                }
+                for (total, more) in state.totals.iter_mut().zip(&*block_totals) {
+                    *total += more;
+                }
+                if largest(simd, state.totals) > MUCH {
+                    let highest = &mut highest[..lanes];
+                    for ((highest, &maximum), &total) in
+                        highest.iter_mut().zip(&*state.maxima).zip(&*state.totals)
+                    {
+                        *highest = maximum + total.max(1.0).log2();
+                    }
+                    state.rescale(simd, highest);
+                }
             }
-            target.finish(&strip, sums, maxima, totals);
+            target.finish(simd, &strip, &mut sums[..d * lanes], maxima, totals);
         }
     }
 }
 
-/// As `forward`'s softmax, the powers being left as bf16 pairs of neighbouring keys: `[keys / 2, lanes]`, zero for
-/// the partner that a last odd key has not.
-struct PairedSoftmax<'a, const V: usize>(Online<'a>);
+/// The running state of a strip's softmax.
+struct Online<'a> {
+    /// `[d, lanes]`: what has been summed so far.
+    sums: &'a mut [f32],
+    /// `[lanes]`: the exponent that powers are relative to; some score, not always the highest.
+    maxima: &'a mut [f32],
+    /// `[lanes]`: the powers' sums.
+    totals: &'a mut [f32],
+}
 
-impl<const V: usize> Kernel for PairedSoftmax<'_, V> {
-    type Output = ();
+impl Online<'_> {
+    /// Makes everything relative to `maxima`.
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        let (maximum, mut total) = self.0.advance::<S, V>(simd);
-        let Online { scores, totals, .. } = self.0;
-        let lanes = V * S::LANES;
-        let keys = scores.len() / lanes;
-        for pair in 0..keys.div_ceil(2) {
-            for v in 0..V {
-                let at = 2 * pair * lanes + v * S::LANES;
-                let low = power(simd, &scores[at..], maximum[v]);
-                let high = match 2 * pair + 1 < keys {
-                    true => power(simd, &scores[at + lanes..], maximum[v]),
-                    false => simd.zero(),
-                };
-                total[v] = simd.add(total[v], simd.add(low, high));
-                // Written where, or before where, it was read; whole rows of later pairs come after.
-                let to = &mut scores[pair * lanes + v * S::LANES..];
-                simd.store(to, simd.pairs_bf16(low, high));
+    fn rescale<S: Simd>(&mut self, simd: S, maxima: &[f32]) {
+        let lanes = maxima.len();
+        for at in (0..lanes).step_by(S::LANES) {
+            let new = simd.load(&maxima[at..]);
+            let factor = simd.exp2(simd.sub(simd.load(&self.maxima[at..]), new));
+            for sums in self.sums.chunks_exact_mut(lanes) {
+                let sums = &mut sums[at..];
+                simd.store(sums, simd.mul(simd.load(sums), factor));
             }
-        }
-        for v in 0..V {
-            simd.store(&mut totals[v * S::LANES..], total[v]);
+            let totals = &mut self.totals[at..];
+            simd.store(totals, simd.mul(simd.load(totals), factor));
+            simd.store(&mut self.maxima[at..], new);
         }
     }
 }
 
+/// The scores of some keys, to see how high they are.
+struct Look<'a> {
+    strip: &'a Strip,
+    depth: usize,
+    queries: &'a [f32],
+    rows: &'a [usize],
+    causal: bool,
+}
+
+impl Look<'_> {
+    /// Raises `maxima` to the scores of up to [`LOOKED_AT`] keys.
+    ///
+    /// # Safety
+    /// `view` is valid for reading pairs of `depth` numbers at each key.
+    #[inline(always)]
+    unsafe fn raise<S: Simd>(
+        &self,
+        simd: S,
+        view: LeftView,
+        keys: Range<usize>,
+        scores: &mut [f32],
+        maxima: &mut [f32],
+    ) {
+        let Look { strip, depth, .. } = *self;
+        let rows = &self.rows[..keys.len()];
+        // SAFETY: passed on.
+        unsafe { strip.product_bf16(simd, view, depth, self.queries, rows, scores, false) };
+        if self.causal {
+            strip.mask(keys.start, keys.len(), scores);
+        }
+        for scores in scores.chunks_exact(strip.lanes).take(keys.len()) {
+            for at in (0..strip.lanes).step_by(S::LANES) {
+                // Second operand: a NaN leaves the maximum alone and reaches the result by itself.
+                let maxima = &mut maxima[at..];
+                simd.store(
+                    maxima,
+                    simd.max(simd.load(&scores[at..]), simd.load(maxima)),
+                );
+            }
+        }
+    }
+}
+
+/// The largest of whole vectors of numbers.
 #[inline(always)]
-fn power<S: Simd>(simd: S, score: &[f32], maximum: S::Vector) -> S::Vector {
-    exp2_flushed(simd, simd.sub(simd.load(score), maximum))
+fn largest<S: Simd>(simd: S, x: &[f32]) -> f32 {
+    let mut largest = simd.zero();
+    for x in x.chunks_exact(S::LANES) {
+        largest = simd.max(simd.load(x), largest);
+    }
+    simd.reduce_max(largest)
 }

@@ -130,7 +130,7 @@ impl Kernel for Head<'_> {
                 ),
                 (dout, 1.0, &mut *dout_lanes, &mut *dout_rows),
             ] {
-                strip.transpose(x, stride, d, factor, to);
+                strip.transpose(simd, x, stride, d, factor, to);
                 round_lanes(simd, &to[..d * lanes], lanes, to_rows);
                 pair_rows(simd, &mut to[..even * lanes], d, lanes);
             }
@@ -204,16 +204,17 @@ impl Kernel for Head<'_> {
             // SAFETY: this head's gradients of the strip's queries.
             unsafe {
                 let factors = [shape.scale(); LANES];
-                strip.write_rows(&dq[..d * lanes], &factors, self.gradients[0], at, stride);
+                let dq = &mut dq[..d * lanes];
+                strip.write_rows(simd, dq, &factors, self.gradients[0], at, stride);
             }
         }
         // The queries came with a factor for scores in units of log₂.
         for (sums, to, factor) in [(dk, self.gradients[1], LN_2), (dv, self.gradients[2], 1.0)] {
             for block in key_blocks::<S>(shape.keys) {
-                let sums = &sums[block.first * d..][..d * block.lanes];
+                let sums = &mut sums[block.first * d..][..d * block.lanes];
                 let at = key_start + block.first * stride;
                 // SAFETY: this head's gradients of the block's keys.
-                unsafe { block.write_rows(sums, &[factor; LANES], to, at, stride) };
+                unsafe { block.write_rows(simd, sums, &[factor; LANES], to, at, stride) };
             }
         }
     }

@@ -142,7 +142,14 @@ impl Kernel for Forward<'_> {
             }
             let at = shape.start(shape.queries, b, h) + strip.first * stride;
             // Scores are in units of log₂, which saves the exponential a product.
-            strip.transpose(&self.q[at..], stride, d, shape.scale() * LOG2_E, queries);
+            strip.transpose(
+                simd,
+                &self.q[at..],
+                stride,
+                d,
+                shape.scale() * LOG2_E,
+                queries,
+            );
             sums[..d * lanes].fill(0.0);
             maxima.fill(Strip::LOWEST);
             totals.fill(0.0);
@@ -170,7 +177,7 @@ impl Kernel for Forward<'_> {
                 skew(simd, v, stride, keys, d, values);
                 strip.accumulate(simd, keys, d, values, skewed(d), scores, &rows, sums);
             }
-            target.finish(&strip, sums, maxima, totals);
+            target.finish(simd, &strip, &mut sums[..d * lanes], maxima, totals);
         }
     }
 }
@@ -178,17 +185,23 @@ impl Kernel for Forward<'_> {
 impl Target<'_> {
     /// Divides the sums and writes them out as rows.
     #[inline(always)]
-    pub fn finish(&self, strip: &Strip, sums: &[f32], maxima: &[f32], totals: &[f32]) {
-        let (shape, d) = (self.shape, self.shape.head_dim);
+    pub fn finish<S: Simd>(
+        &self,
+        simd: S,
+        strip: &Strip,
+        sums: &mut [f32],
+        maxima: &[f32],
+        totals: &[f32],
+    ) {
+        let shape = self.shape;
         let start = shape.start(shape.queries, self.b, self.h);
         let at = start + strip.first * shape.width();
         let mut factors = [0.0; 64];
         for (factor, total) in factors.iter_mut().zip(totals) {
             *factor = 1.0 / total;
         }
-        let sums = &sums[..d * strip.lanes];
         // SAFETY: this task's part, by the field's rule.
-        unsafe { strip.write_rows(sums, &factors, self.out, at, shape.width()) };
+        unsafe { strip.write_rows(simd, sums, &factors, self.out, at, shape.width()) };
         if let Some(lse) = self.lse {
             let at = (self.b * shape.heads + self.h) * shape.queries + strip.first;
             // SAFETY: as above.
@@ -201,7 +214,7 @@ impl Target<'_> {
 }
 
 /// The running state of a strip's softmax.
-pub(super) struct Online<'a> {
+struct Online<'a> {
     /// `[keys, lanes]`: in, scores in units of log₂; out, their powers of two above the maxima.
     pub scores: &'a mut [f32],
     /// `[d, lanes]`: what has been summed so far; rescaled when the maxima move.
@@ -210,7 +223,7 @@ pub(super) struct Online<'a> {
     pub totals: &'a mut [f32],
 }
 
-pub(super) struct Softmax<'a, const V: usize>(pub Online<'a>);
+struct Softmax<'a, const V: usize>(Online<'a>);
 
 impl<const V: usize> Kernel for Softmax<'_, V> {
     type Output = ();

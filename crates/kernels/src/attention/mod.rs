@@ -11,6 +11,7 @@ mod backward;
 mod dot;
 mod dot_backward;
 mod forward;
+mod powers;
 mod rounded;
 mod strip;
 mod tiled;

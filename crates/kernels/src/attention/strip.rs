@@ -12,6 +12,9 @@ const MASKED: f32 = -1e30;
 /// stay in the first-level cache while the rows go by.
 const DEPTH: usize = 128;
 
+/// Side of the squares in which numbers are transposed.
+const SIDE: usize = 16;
+
 /// Up to `TILE_VECTORS` vectors of neighbouring queries of one head.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
@@ -42,65 +45,95 @@ impl Strip {
     /// Fills `to: [d, lanes]` with `factor · x`, transposed: `x` holds the rows of the strip's head
     /// from its first query on, `stride` apart. Lanes without a query get zeros.
     #[inline(always)]
-    pub fn transpose(&self, x: &[f32], stride: usize, d: usize, factor: f32, to: &mut [f32]) {
+    pub fn transpose<S: Simd>(
+        &self,
+        simd: S,
+        x: &[f32],
+        stride: usize,
+        d: usize,
+        factor: f32,
+        to: &mut [f32],
+    ) {
         let to = &mut to[..d * self.lanes];
         if self.count < self.lanes {
             to.fill(0.0);
         }
-        // Four queries at a time: one store instead of four, which is what limits this.
-        let mut lane = 0;
-        while lane + 4 <= self.count {
-            let rows: [&[f32]; 4] = std::array::from_fn(|i| &x[(lane + i) * stride..][..d]);
-            for (c, column) in to.chunks_exact_mut(self.lanes).enumerate() {
-                let four = rows.map(|row| row[c] * factor);
-                column[lane..lane + 4].copy_from_slice(&four);
+        let blocks = self.blocks(d);
+        for lane in (0..blocks).step_by(SIDE) {
+            for c in (0..d).step_by(SIDE) {
+                let c = c.min(d - SIDE);
+                debug_assert!(x.len() >= (lane + SIDE - 1) * stride + c + SIDE);
+                let from = x[lane * stride + c..].as_ptr();
+                // SAFETY: 16 rows of `x`, and as many lanes of 16 rows of `to`.
+                unsafe {
+                    let to = to.as_mut_ptr().add(c * self.lanes + lane);
+                    simd.transpose_raw((from, stride), (to, self.lanes));
+                }
             }
-            lane += 4;
         }
-        for lane in lane..self.count {
+        for lane in blocks..self.count {
             let row = &x[lane * stride..][..d];
             for (column, &x) in to.chunks_exact_mut(self.lanes).zip(row) {
-                column[lane] = x * factor;
+                column[lane] = x;
             }
+        }
+        let factor = simd.splat(factor);
+        for to in to.chunks_exact_mut(S::LANES) {
+            simd.store(to, simd.mul(simd.load(to), factor));
         }
     }
 
     /// The inverse: writes `x: [d, lanes]`, each lane times its factor, as rows of `d` numbers to
-    /// `to`, `stride` apart from `start` on.
+    /// `to`, `stride` apart from `start` on. `x` is spent.
     ///
     /// # Safety
     /// These rows lie inside `to` and are nobody else's.
     #[inline(always)]
-    pub unsafe fn write_rows(
+    pub unsafe fn write_rows<S: Simd>(
         &self,
-        x: &[f32],
+        simd: S,
+        x: &mut [f32],
         factors: &[f32],
         to: SharedMut<f32>,
         start: usize,
         stride: usize,
     ) {
         let d = x.len() / self.lanes;
-        // SAFETY: the caller vouches for the rows, which do not overlap.
-        let row = |lane: usize| unsafe { to.slice(start + lane * stride, d) };
-        let mut lane = 0;
-        while lane + 4 <= self.count {
-            let rows: [&mut [f32]; 4] = std::array::from_fn(|i| row(lane + i));
-            let [a, b, c, e] = rows;
-            let factors = &factors[lane..lane + 4];
-            let outputs = a.iter_mut().zip(b).zip(c).zip(e);
-            for ((((a, b), c), e), column) in outputs.zip(x.chunks_exact(self.lanes)) {
-                let four = &column[lane..lane + 4];
-                *a = four[0] * factors[0];
-                *b = four[1] * factors[1];
-                *c = four[2] * factors[2];
-                *e = four[3] * factors[3];
+        for x in x.chunks_exact_mut(self.lanes) {
+            for (x, factors) in x
+                .chunks_exact_mut(S::LANES)
+                .zip(factors.chunks_exact(S::LANES))
+            {
+                simd.store(x, simd.mul(simd.load(x), simd.load(factors)));
             }
-            lane += 4;
         }
-        for lane in lane..self.count {
-            for (to, column) in row(lane).iter_mut().zip(x.chunks_exact(self.lanes)) {
-                *to = column[lane] * factors[lane];
+        let blocks = self.blocks(d);
+        for lane in (0..blocks).step_by(SIDE) {
+            for c in (0..d).step_by(SIDE) {
+                let c = c.min(d - SIDE);
+                let from = x[c * self.lanes + lane..].as_ptr();
+                // SAFETY: 16 lanes of 16 rows of `x`, and as many rows that the caller vouches for.
+                unsafe {
+                    let to = to.pointer(start + lane * stride + c);
+                    simd.transpose_raw((from, self.lanes), (to, stride));
+                }
             }
+        }
+        for lane in blocks..self.count {
+            // SAFETY: the caller vouches for the rows, which do not overlap.
+            let row = unsafe { to.slice(start + lane * stride, d) };
+            for (to, column) in row.iter_mut().zip(x.chunks_exact(self.lanes)) {
+                *to = column[lane];
+            }
+        }
+    }
+
+    /// Queries that are transposed in squares of [`SIDE`]; the last square of channels may begin inside the one before.
+    #[inline(always)]
+    fn blocks(&self, d: usize) -> usize {
+        match d >= SIDE {
+            true => self.count / SIDE * SIDE,
+            false => 0,
         }
     }
 

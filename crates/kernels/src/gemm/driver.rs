@@ -270,6 +270,7 @@ impl Task<'_> {
                         accumulate: product.accumulate,
                         carried,
                         rescale: product.right.rescale(&product.panels, panel, row_scales),
+                        far: true,
                         ..store
                     },
                     false => Store {

@@ -5,6 +5,7 @@
 
 use crate::isa::{Kernel, Simd};
 use crate::math;
+use std::ops::Range;
 
 /// What happens to the sums of a block of rows × one panel.
 #[derive(Clone, Copy)]
@@ -27,6 +28,8 @@ pub(crate) struct Store<'a> {
     /// The panel's first half are values and its second half their gates: `value · gelu(gate)` is stored, which are
     /// half as many `columns`, all of them real.
     pub gated: bool,
+    /// `out` is large, and likely in no cache: its lines are asked for while the sums are made.
+    pub far: bool,
 }
 
 impl<'a> Store<'a> {
@@ -43,6 +46,20 @@ impl<'a> Store<'a> {
             bias: std::ptr::null(),
             residual: std::ptr::null(),
             gated: false,
+            far: false,
+        }
+    }
+
+    /// Asks for the lines of `out` and `residual` that some of the block's rows go to.
+    #[inline(always)]
+    pub fn fetch<S: Simd>(&self, simd: S, rows: Range<usize>) {
+        for &row in &self.rows[rows] {
+            for column in (0..self.columns).step_by(16) {
+                simd.prefetch_to_write(self.out.wrapping_add(row + column));
+                if !self.residual.is_null() {
+                    simd.prefetch_near(self.residual.wrapping_add(row + column));
+                }
+            }
         }
     }
 }

@@ -102,6 +102,10 @@ impl Block<'_> {
             // The next panel's lines come in over the first tiles, one per step of the sum.
             let ahead = (row / 6 * steps).min(lines);
             let prefetch = self.prefetch.wrapping_add(ahead * 16);
+            // Not in the tile itself, whose sums would then not stay in registers.
+            if self.store.far {
+                self.store.fetch(simd, row..row + 6);
+            }
             simd.call(Tile::<6, V, FORMAT, BY_ROW> {
                 block: self,
                 row,

@@ -1,5 +1,7 @@
 //! What a kernel is written in: vectors of some number of lanes.
 
+use crate::math;
+
 /// A computation written once for every instruction set; see the module's example.
 pub trait Kernel {
     /// What it returns.
@@ -79,6 +81,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `x · 2^n`, where the lowest bits of `bits` hold the integer `n`; by adding to the exponent, which must not
     /// leave its range.
     fn add_exponent(self, x: Self::Vector, bits: Self::Vector) -> Self::Vector;
+    /// 2ˣ for `x` in −126..=127, exact to two epsilons of itself; next to nothing below, where a softmax could not tell it from zero.
+    #[inline(always)]
+    fn exp2(self, x: Self::Vector) -> Self::Vector {
+        math::exp2_flushed(self, x)
+    }
     /// Per lane `if a < b { yes } else { no }` (`no` when either is NaN).
     fn select_less(
         self,
@@ -161,6 +168,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Like [`prefetch`](Simd::prefetch), into the first-level cache.
     #[inline(always)]
     fn prefetch_near(self, _address: *const f32) {}
+    /// Like [`prefetch_near`](Simd::prefetch_near), for a line that will be written.
+    #[inline(always)]
+    fn prefetch_to_write(self, _address: *mut f32) {}
     /// Pairs of bf16 numbers: `low` rounded in the lower halves of the lanes' bits, `high` in the
     /// upper ones.
     #[inline(always)]

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::packed::PackedWinograd;
-use super::{Geometry, SKEW, Tile, transform};
+use super::{Geometry, SKEW, Tile, feedback, transform};
 use crate::gemm::Epilogue;
 use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panel;
@@ -226,7 +226,10 @@ impl Pass<'_> {
                     }
                 }
             }
-            let v = transform::input_tile::<S, N>(simd, d);
+            let mut v = transform::input_tile::<S, N>(simd, d);
+            if self.weight.format == tile::DOT && N == 6 {
+                v = feedback::round(simd, &v, &feedback::INPUT);
+            }
             for xi in 0..N * N {
                 // SAFETY: a row has whole vectors, and the caller gave one for each place.
                 unsafe {

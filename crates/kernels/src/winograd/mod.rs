@@ -14,6 +14,7 @@
 //!
 //! The adjoint of the same formula gives the weight's gradient: `dg = Gᵀ [ (Bᵀ d B) ⊙ (A dy Aᵀ) ] G`.
 
+mod feedback;
 mod forward;
 mod gradient_tiles;
 mod packed;

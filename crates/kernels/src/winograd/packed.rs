@@ -3,7 +3,7 @@
 // Indices over arrays of constant length unroll into registers, and read like the arithmetic.
 #![allow(clippy::needless_range_loop)]
 
-use super::{Tile, transform};
+use super::{Tile, feedback, transform};
 use crate::gemm::packed;
 use crate::gemm::panels::{Panel, Panels};
 use crate::gemm::{Precision, tile};
@@ -155,24 +155,16 @@ impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
                 for column in (0..width).step_by(S::LANES) {
                     let at = task.panel.start * task.all_steps + step * width + column;
                     let place = |xi: usize| task.out.pointer(xi * task.place_len + at);
-                    let low = transformed::<S, N>(
-                        simd,
-                        &matrix,
-                        &taps[i * per_step * 9 * width + column..],
-                        width,
-                    );
+                    let taps = &taps[i * per_step * 9 * width + column..];
+                    let low = transformed::<S, N, FORMAT>(simd, &matrix, taps, width);
                     if FORMAT == tile::F32 {
                         for xi in 0..N * N {
                             // SAFETY: a vector of the panel's row, which this task alone writes.
                             unsafe { simd.store_raw(place(xi), low[xi / N][xi % N]) }
                         }
                     } else {
-                        let high = transformed::<S, N>(
-                            simd,
-                            &matrix,
-                            &taps[(i * 2 + 1) * 9 * width + column..],
-                            width,
-                        );
+                        let taps = &taps[9 * width..];
+                        let high = transformed::<S, N, FORMAT>(simd, &matrix, taps, width);
                         for xi in 0..N * N {
                             let (low, high) = (low[xi / N][xi % N], high[xi / N][xi % N]);
                             // SAFETY: as above.
@@ -220,9 +212,10 @@ impl Task<'_> {
     }
 }
 
-/// `G g Gᵀ` of a vector of outputs, whose taps are `width` numbers apart.
+/// `G g Gᵀ` of a vector of outputs, whose taps are `width` numbers apart; rounded where that is not done alike for each
+/// place.
 #[inline(always)]
-fn transformed<S: Simd, const N: usize>(
+fn transformed<S: Simd, const N: usize, const FORMAT: usize>(
     simd: S,
     matrix: &[[f32; 3]; N],
     taps: &[f32],
@@ -232,5 +225,9 @@ fn transformed<S: Simd, const N: usize>(
     for tap in 0..9 {
         g[tap / 3][tap % 3] = simd.load(&taps[tap * width..]);
     }
-    transform::weight_tile::<S, N>(simd, matrix, g)
+    let tile = transform::weight_tile::<S, N>(simd, matrix, g);
+    match FORMAT == tile::DOT && N == 6 {
+        true => feedback::round(simd, &tile, &feedback::WEIGHT),
+        false => tile,
+    }
 }

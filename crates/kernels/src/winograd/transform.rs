@@ -9,9 +9,9 @@
 use crate::isa::Simd;
 
 /// The inner points of `F(4×4)`.
-const P: f32 = 0.6;
+pub(super) const P: f32 = 0.6;
 /// Its outer points.
-const Q: f32 = 1.5;
+pub(super) const Q: f32 = 1.5;
 
 /// `G: [N, 3]`: row `p` of a point is `[1, p, p²] / Π (p − q)` over the other points `q`.
 pub(super) fn weight_matrix<const N: usize>() -> [[f32; 3]; N] {

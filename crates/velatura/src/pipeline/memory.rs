@@ -42,11 +42,6 @@ impl Needs {
         let beside = precision.beside_linear();
         let work = 4 * batch * places * unet_config.block_out_channels[0] as u64 * UNET_TENSORS;
         let decode = 4 * pixels * vae_config.block_out_channels[0] as u64 * VAE_TENSORS;
-        // Those of its large weights that bf16 products transform have 16/9 the numbers.
-        let transformed = match beside {
-            Precision::F32 => TRANSFORMED,
-            _ => 2,
-        };
         let mut transformable: Vec<usize> = shapes(unet)
             .filter(|shape| matches!(shape[..], [_, _, 3, 3]))
             .map(|shape| shape.iter().product())
@@ -54,7 +49,7 @@ impl Needs {
         transformable.sort_unstable();
         Needs {
             unet: PROGRAM + weights(unet, precision, beside) + work,
-            vae: PROGRAM + transformed * weights(vae, beside, beside) + decode,
+            vae: PROGRAM + TRANSFORMED * weights(vae, beside, beside) + decode,
             transformable,
             bytes: bytes(beside),
             precision,

@@ -142,7 +142,7 @@ impl Model {
         let (tokenizer, words) = self.tokenizer()?;
         let text_encoder = self.load_text_encoder(precision, &words)?;
         let unet = self.load_unet(precision, None)?;
-        let vae = self.load_vae(precision)?;
+        let vae = self.load_vae(precision, None)?;
         self.check_loras()?;
         Ok(Pipeline {
             model: self.clone(),
@@ -175,8 +175,9 @@ impl Model {
         };
         let loading = Cell::new(Duration::ZERO);
         let (tokenizer, words) = self.tokenizer()?;
-        // Read once and given up again: a damaged file shall show before the work, not after it.
-        timed(&loading, || self.load_vae(precision))?;
+        // Read once and given up again: a damaged file shall show before the work, not after it. In the form that takes
+        // least memory, which is what costs time.
+        timed(&loading, || self.load_vae(precision, Some(0)))?;
         let text_encoder = || timed(&loading, || self.load_text_encoder(precision, &words));
         let unet = || {
             timed(&loading, || {
@@ -184,7 +185,7 @@ impl Model {
                 self.check_loras().map(|()| unet)
             })
         };
-        let vae = || timed(&loading, || self.load_vae(precision));
+        let vae = || timed(&loading, || self.load_vae(precision, None));
         let painter = Painter {
             tokenizer: &tokenizer,
             text_encoder: Part::OnDemand(&text_encoder),
@@ -240,19 +241,19 @@ impl Model {
     /// `transformed`: the most numbers that a convolution's weight may have to be transformed for Winograd's algorithm.
     fn load_unet(&self, precision: Precision, transformed: Option<usize>) -> Result<Unet> {
         let (component, config) = &self.unet;
-        let mut weights = Store::load(component, Mode::Inference(precision));
-        if let Some(numbers) = transformed {
-            weights = weights.transformed_up_to(numbers);
-        }
-        let weights = weights.with_loras("unet", &self.loras);
+        let weights = Store::load(component, Mode::Inference(precision))
+            .transformed_up_to(transformed.unwrap_or(usize::MAX))
+            .with_loras("unet", &self.loras);
         let unet = Unet::load(config, &weights.root())?;
         weights.finish()?;
         Ok(unet)
     }
 
-    fn load_vae(&self, precision: Precision) -> Result<AutoencoderKl> {
+    /// `transformed` as there.
+    fn load_vae(&self, precision: Precision, transformed: Option<usize>) -> Result<AutoencoderKl> {
         let (component, config) = &self.vae;
-        let weights = Store::load(component, Mode::Inference(precision.beside_linear()));
+        let weights = Store::load(component, Mode::Inference(precision.beside_linear()))
+            .transformed_up_to(transformed.unwrap_or(usize::MAX));
         let vae = AutoencoderKl::load(config, &weights.root())?;
         weights.finish()?;
         Ok(vae)

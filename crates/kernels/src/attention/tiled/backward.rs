@@ -178,8 +178,8 @@ impl Kernel for Head<'_> {
                         }
                     }
                 }
-                let dq = std::slice::from_raw_parts(dq, d * SIDE);
-                strip.write_rows(dq, &[1.0; 64], self.gradients[0], at, stride);
+                let dq = std::slice::from_raw_parts_mut(dq, d * SIDE);
+                strip.write_rows(simd, dq, &[1.0; 64], self.gradients[0], at, stride);
             }
         }
         for (sums, to) in [(dk, self.gradients[1]), (dv, self.gradients[2])] {

@@ -139,7 +139,8 @@ impl Kernel for Head<'_> {
                 *factor = 1.0 / total;
             }
             // SAFETY: this task's part, by the field's rule.
-            unsafe { strip.write_rows(&sums[..d * SIDE], &factors, self.out, at, stride) };
+            let sums = &mut sums[..d * SIDE];
+            unsafe { strip.write_rows(simd, sums, &factors, self.out, at, stride) };
             if let Some(lse) = self.lse {
                 let at = (self.b * shape.heads + self.h) * shape.queries + first;
                 // SAFETY: as above.
