@@ -94,6 +94,11 @@ impl UnetObjective {
             return Err(Error::config(run.config_file(), message));
         }
         let datasets = Dataset::open_all(config)?;
+        if let Some(word) = &config.embedding {
+            // A word has a base, which brings its tokenizer with it.
+            let tokenizer = parts::tokenizer(config, run, &[], &datasets)?;
+            parts::first_token(word, run, &tokenizer)?;
+        }
 
         // Encoding wants the packed weights of inference.
         let vae_store = Store::load(&vae_component, Mode::Inference(Precision::F32));
