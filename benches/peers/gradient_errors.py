@@ -22,8 +22,8 @@ def small(torch):
         norm_num_groups=32, attention_head_dim=8, cross_attention_dim=32,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
-    noisy, noise = torch.randn(2, 2, 4, 16, 16).unbind()
-    context, times = torch.randn(2, 9, 32), torch.tensor([100, 700])
+    noisy, noise = torch.randn(2, 8, 4, 16, 16).unbind()
+    context, times = torch.randn(8, 9, 32), torch.arange(100, 900, 100)
 
     def loss():
         return torch.nn.functional.mse_loss(model(noisy, times, context).sample.float(), noise)

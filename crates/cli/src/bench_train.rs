@@ -54,6 +54,7 @@ pub fn run(args: &BenchArgs, part: TrainedPart) -> Result<()> {
         "gflop": gflop,
         "repeat": args.repeat,
         "step_ms": step,
+        "steps_ms": times,
         "peak_rss_mb": peak,
         "loss": [first, last],
     });

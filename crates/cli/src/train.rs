@@ -29,7 +29,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
     let outcome = velatura_train::train(&args.config, &options)?;
     match outcome.ending {
-        Ending::Finished => eprintln!("done: {}", outcome.run.display()),
+        // Where the model is has been said.
+        Ending::Finished => {
+            let report = outcome.run.join("report.html");
+            eprintln!("its course, samples and config: {}", report.display());
+        }
         Ending::Stopped => eprintln!(
             "stopped after step {} and saved; go on with: velatura train {} --resume",
             outcome.step,

@@ -5,19 +5,51 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{Bench, said};
+use common::{Bench, models, said};
 use serde_json::Value;
 
 const STEPS: u64 = 60;
 
+/// Steps of a run that is killed again and again: more than it gets through until it has been killed often enough.
+const LONG: u64 = 120;
+
+/// How often it is killed.
+const KILLS: usize = 20;
+
+/// A tiny UNet on the latents of drawn scenes, fine-tuned from the model `BASE` for `LONG` steps; `DIR` is the run folder.
+const UNET: &str = r#"
+[run]
+dir = "DIR"
+seed = 3
+steps = LONG
+batch_size = 2
+save_every = 5
+sample_every = 0
+log_every = 1
+keep = 2
+export = "f32"
+[data]
+kind = "scenes"
+size = 64
+count = 6
+caption_dropout = 0.2
+[model]
+part = "unet"
+base = "BASE"
+[optimizer]
+learning_rate = 1e-3
+decay = "cosine"
+"#;
+
 /// A tiny autoencoder on drawn scenes, from step 20 on against a discriminator; `DIR` is the run folder.
-const CONFIG: &str = r#"
+const VAE: &str = r#"
 [run]
 dir = "DIR"
 seed = 3
@@ -55,7 +87,7 @@ decay = "cosine"
 
 fn write_config(bench: &Bench, run: &str) -> String {
     let name = format!("{run}.toml");
-    fs::write(bench.path(&name), CONFIG.replace("DIR", run)).unwrap();
+    fs::write(bench.path(&name), VAE.replace("DIR", run)).unwrap();
     name
 }
 
@@ -69,21 +101,27 @@ fn train(bench: &Bench, config: &str) -> Command {
     command
 }
 
-/// Everything that the run has come to: weights, averages, moments, as bytes.
-fn result(bench: &Bench, run: &str) -> [Vec<u8>; 4] {
+/// Everything that the run has come to: weights, averages, moments, by the files' names, as bytes.
+fn result(bench: &Bench, run: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let run = bench.path(run);
-    let last = run.join(format!("checkpoints/step-{STEPS:06}"));
-    [
-        last.join("vae/diffusion_pytorch_model.safetensors"),
-        last.join("discriminator/diffusion_pytorch_model.safetensors"),
-        last.join("training.safetensors"),
-        run.join("model/vae/diffusion_pytorch_model.safetensors"),
-    ]
-    .map(|file| fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+    let last = format!("checkpoints/step-{:06}", newest_step(&run));
+    let (mut folders, mut files) = (vec![run.join(last), run.join("model")], BTreeMap::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "safetensors") {
+                let name = path.strip_prefix(&run).unwrap().to_path_buf();
+                files.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
 }
 
 /// What a run comes to, to which nothing happens.
-fn undisturbed(bench: &Bench) -> [Vec<u8>; 4] {
+fn undisturbed(bench: &Bench) -> BTreeMap<PathBuf, Vec<u8>> {
     let config = write_config(bench, "whole");
     let said = said(train(bench, &config).output().unwrap());
     assert_eq!(said.status, 0, "{}", said.stderr);
@@ -120,11 +158,15 @@ fn no_temporary_names(folder: &Path) {
     }
 }
 
-#[test]
-fn a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not() {
+/// Trains by `config`, whose run folder is `DIR`, once in peace and once killed [`KILLS`] times, and compares.
+fn survives_kills(config: &str) {
     let bench = Bench::new();
-    let expected = undisturbed(&bench);
-    let config = write_config(&bench, "killed");
+    for run in ["whole", "killed"] {
+        let text = config.replace("DIR", run);
+        fs::write(bench.path(&format!("{run}.toml")), text).unwrap();
+    }
+    let whole = said(train(&bench, "whole.toml").output().unwrap());
+    assert_eq!(whole.status, 0, "{}", whole.stderr);
     let run = bench.path("killed");
     // Other moments at each run of the test; the seed is said, should one of them fail.
     let seed = std::time::SystemTime::UNIX_EPOCH
@@ -138,35 +180,49 @@ fn a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not() {
             .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % bound
     };
-    let mut kills = 0;
-    loop {
-        let mut child = train(&bench, &config).spawn().unwrap();
-        // Up to fourteen steps further than the last checkpoint, so that a few kills fit; after twelve, the rest may go
-        // on in peace.
-        let further = if kills < 12 { below(15) } else { STEPS };
-        if ends_before(&mut child, &run, newest_step(&run) + further) {
-            let said = said(child.wait_with_output().unwrap());
-            assert_eq!(
-                said.status, 0,
-                "seed {seed}, {kills} kills: {}",
-                said.stderr
-            );
-            break;
-        }
-        // In the middle of a step, of a checkpoint, of the export, or before anything is done.
+    for kill in 0..KILLS {
+        let mut child = train(&bench, "killed.toml").spawn().unwrap();
+        // Some of them pass a checkpoint, and all together stay before the end.
+        let further = below(8);
+        let ended = ends_before(&mut child, &run, newest_step(&run) + further);
+        assert!(!ended, "seed {seed}: the run ended before kill {kill}");
+        // In the middle of a step, of a checkpoint, or before anything is done.
         sleep(Duration::from_millis(below(20)));
         // SIGKILL: nothing can be tidied up.
         child.kill().unwrap();
         child.wait().unwrap();
-        kills += 1;
     }
-    assert!(kills >= 2, "seed {seed}: killed only {kills} times");
-    assert!(
-        result(&bench, "killed") == expected,
-        "seed {seed}: other weights after {kills} kills"
-    );
-    no_temporary_names(&bench.path("killed"));
-    no_temporary_names(&bench.path("killed/checkpoints"));
+    let stopped = newest_step(&run);
+    assert!((1..LONG).contains(&stopped), "seed {seed}: {stopped}");
+    // Once more where the last checkpoint and the model are written, unless that is sooner done.
+    let mut child = train(&bench, "killed.toml").spawn().unwrap();
+    if !ends_before(&mut child, &run, LONG) {
+        sleep(Duration::from_millis(below(20)));
+        child.kill().unwrap();
+    }
+    child.wait().unwrap();
+    let rest = said(train(&bench, "killed.toml").output().unwrap());
+    assert_eq!(rest.status, 0, "seed {seed}: {}", rest.stderr);
+    let (expected, found) = (result(&bench, "whole"), result(&bench, "killed"));
+    assert!(expected.len() >= 3 && newest_step(&run) == LONG);
+    for (name, expected) in &expected {
+        let same = found.get(name) == Some(expected);
+        assert!(same, "seed {seed}: {} differs", name.display());
+    }
+    no_temporary_names(&run);
+    no_temporary_names(&run.join("checkpoints"));
+}
+
+#[test]
+fn an_autoencoder_killed_twenty_times_gets_the_weights_of_one_that_was_not() {
+    survives_kills(&VAE.replace("steps = 60", &format!("steps = {LONG}")));
+}
+
+#[test]
+fn a_unet_killed_twenty_times_gets_the_weights_of_one_that_was_not() {
+    let base = models().join("sd15");
+    let config = UNET.replace("BASE", base.to_str().unwrap());
+    survives_kills(&config.replace("LONG", &LONG.to_string()));
 }
 
 #[test]

@@ -163,6 +163,7 @@ impl Bench {
                 &stats,
                 true,
                 &dy,
+                None,
                 &mut out,
                 &mut dgamma,
                 &mut dbeta,

@@ -12,6 +12,7 @@
 //! Functions check the lengths of their slices with `assert!`: a wrong length is a programmer's error.
 
 pub mod isa;
+pub mod memory;
 pub mod peak;
 pub mod pool;
 pub mod profile;

@@ -112,6 +112,12 @@ fn group_norm_forward() {
     }
 }
 
+/// `x + onto`
+fn plus(x: &[f64], onto: Option<&[f32]>) -> Vec<f64> {
+    let onto = |i: usize| onto.map_or(0.0, |onto| f64::from(onto[i]));
+    x.iter().enumerate().map(|(i, x)| x + onto(i)).collect()
+}
+
 /// The norm of the difference over the norm.
 fn distance(got: &[f32], want: &[f64]) -> f64 {
     let square = |x: f64| x * x;
@@ -156,26 +162,30 @@ fn group_norm_backward() {
                     let mut stats = vec![0.0; want_stats.len()];
                     let mut out = vec![0.0; x.len()];
                     norm::group_norm(&shape, 1e-5, &x, &gamma, &beta, silu, &mut out, &mut stats);
-                    let (mut gx, mut gg, mut gb) = (
-                        vec![f32::NAN; x.len()],
-                        vec![f32::NAN; gamma.len()],
-                        vec![f32::NAN; gamma.len()],
-                    );
-                    norm::group_norm_backward(
-                        &shape, &x, &gamma, &beta, &stats, silu, &dy, &mut gx, &mut gg, &mut gb,
-                    );
-                    // Sums of random signs over n terms in blocks: √n roundings at worst seen as n.
-                    let bound = 200.0 * UNIT;
-                    for (name, got, want) in [
-                        ("dx", &gx, &dx),
-                        ("dgamma", &gg, &dgamma),
-                        ("dbeta", &gb, &dbeta),
-                    ] {
-                        let error = distance(got, want);
-                        assert!(
-                            error <= bound || want.iter().all(|w| w.abs() < 1e-2),
-                            "{isa}, {shape:?}, silu {silu}: {name} off by {error:e}"
+                    for onto in [None, Some(&x[..])] {
+                        let (mut gx, mut gg, mut gb) = (
+                            vec![f32::NAN; x.len()],
+                            vec![f32::NAN; gamma.len()],
+                            vec![f32::NAN; gamma.len()],
                         );
+                        norm::group_norm_backward(
+                            &shape, &x, &gamma, &beta, &stats, silu, &dy, onto, &mut gx, &mut gg,
+                            &mut gb,
+                        );
+                        // Sums of random signs over n terms in blocks: √n roundings at worst seen as n.
+                        let bound = 200.0 * UNIT;
+                        let dx = plus(&dx, onto);
+                        for (name, got, want) in [
+                            ("dx", &gx, &dx),
+                            ("dgamma", &gg, &dgamma),
+                            ("dbeta", &gb, &dbeta),
+                        ] {
+                            let error = distance(got, want);
+                            assert!(
+                                error <= bound || want.iter().all(|w| w.abs() < 1e-2),
+                                "{isa}, {shape:?}, silu {silu}: {name} off by {error:e}"
+                            );
+                        }
                     }
                 });
             }
@@ -231,6 +241,7 @@ fn group_norm_gradients_are_those_of_the_forward_pass() {
             &stats,
             silu,
             &dy,
+            None,
             &mut dx,
             &mut dgamma,
             &mut dbeta,
@@ -304,21 +315,25 @@ fn layer_norm_matches_the_formula() {
                     if mean != 0.0 || cols < 3 {
                         return;
                     }
-                    let mut gx = Misaligned::new(&vec![f32::NAN; x.len()], 1);
-                    let (mut gg, mut gb) = (vec![f32::NAN; cols], vec![f32::NAN; cols]);
-                    norm::layer_norm_backward(
-                        rows,
-                        cols,
-                        &x,
-                        &gamma,
-                        &stats,
-                        &dy,
-                        gx.get_mut(),
-                        &mut gg,
-                        &mut gb,
-                    );
-                    for (got, want) in [(gx.get(), &dx), (&gg, &dgamma), (&gb, &dbeta)] {
-                        assert!(distance(got, want) <= 100.0 * UNIT, "{what}");
+                    for onto in [None, Some(&x[..])] {
+                        let mut gx = Misaligned::new(&vec![f32::NAN; x.len()], 1);
+                        let (mut gg, mut gb) = (vec![f32::NAN; cols], vec![f32::NAN; cols]);
+                        norm::layer_norm_backward(
+                            rows,
+                            cols,
+                            &x,
+                            &gamma,
+                            &stats,
+                            &dy,
+                            onto,
+                            gx.get_mut(),
+                            &mut gg,
+                            &mut gb,
+                        );
+                        let dx = plus(&dx, onto);
+                        for (got, want) in [(gx.get(), &dx), (&gg, &dgamma), (&gb, &dbeta)] {
+                            assert!(distance(got, want) <= 100.0 * UNIT, "{what}");
+                        }
                     }
                 });
             }
@@ -340,6 +355,7 @@ fn layer_norm_gradients_are_those_of_the_forward_pass() {
         &gamma,
         &stats,
         &dy,
+        None,
         &mut dx,
         &mut dgamma,
         &mut dbeta,
@@ -441,6 +457,7 @@ fn results_do_not_depend_on_threads() {
                 &stats,
                 true,
                 &dy,
+                None,
                 &mut dx,
                 &mut dgamma,
                 &mut dbeta,

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex};
+use velatura_kernels::memory::Memory;
 
 /// Buffers shorter than this (in f32) are left to the allocator, which is quick with them.
 const SMALL: usize = 4096;
@@ -22,7 +23,7 @@ const SLACK: usize = 4;
 #[derive(Default)]
 struct Pool {
     /// The one that has waited longest comes first.
-    waiting: VecDeque<Vec<f32>>,
+    waiting: VecDeque<Memory>,
     by_len: HashMap<usize, Count>,
     idle: usize,
     used: usize,
@@ -31,8 +32,7 @@ struct Pool {
     peak: usize,
 }
 
-/// How many buffers of one length there are. More than were ever in use together are not kept, or those that come
-/// from outside, a new one each time, would pile up.
+/// How many buffers of one length there are. More than were ever in use together are not kept.
 #[derive(Clone, Copy, Default)]
 struct Count {
     used: usize,
@@ -77,39 +77,34 @@ impl Pool {
     }
 
     /// A waiting buffer of this length, the last one that came back: it may still be in the cache.
-    fn find(&mut self, len: usize) -> Option<Vec<f32>> {
+    fn find(&mut self, len: usize) -> Option<Memory> {
         let index = self.waiting.iter().rposition(|data| data.len() == len)?;
         self.count_out(len);
         self.waiting.remove(index)
     }
 }
 
-/// An f32 array that returns to the pool when it is dropped.
-pub(crate) struct Buffer(Vec<f32>);
+/// An f32 array whose memory waits to be used again when it is dropped.
+pub(crate) struct Buffer(Numbers);
+
+enum Numbers {
+    /// Ours: on cache lines, and used again.
+    Own(Memory),
+    /// From outside, and freed.
+    Given(Vec<f32>),
+}
 
 impl Buffer {
     /// `len` numbers whose values are unspecified (zeros or left-overs): the caller overwrites all.
     pub fn for_output(len: usize) -> Self {
+        let mut found = None;
         if len >= SMALL
             && let Ok(mut pool) = POOL.lock()
         {
-            let found = pool.find(len);
+            found = pool.find(len);
             pool.take(len);
-            if let Some(data) = found {
-                return Buffer(data);
-            }
         }
-        Buffer(vec![0.0; len])
-    }
-
-    pub fn into_vec(mut self) -> Vec<f32> {
-        let data = std::mem::take(&mut self.0);
-        if data.len() >= SMALL
-            && let Ok(mut pool) = POOL.lock()
-        {
-            pool.leave(data.len());
-        }
-        data
+        Buffer(Numbers::Own(found.unwrap_or_else(|| Memory::zeroed(len))))
     }
 }
 
@@ -120,23 +115,25 @@ impl From<Vec<f32>> for Buffer {
         {
             pool.take(data.len());
         }
-        Buffer(data)
+        Buffer(Numbers::Given(data))
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let len = self.0.len();
+        let len = self.len();
         if len < SMALL {
             return;
         }
-        if let Ok(mut pool) = POOL.lock()
-            && pool.leave(len)
-            && self.0.capacity() == len
+        let Ok(mut pool) = POOL.lock() else { return };
+        let wanted = pool.leave(len);
+        if let Numbers::Own(memory) = &mut self.0
+            && wanted
         {
             pool.idle += len * size_of::<f32>();
             pool.by_len.entry(len).or_default().waiting += 1;
-            pool.waiting.push_back(std::mem::take(&mut self.0));
+            pool.waiting
+                .push_back(std::mem::replace(memory, Memory::NONE));
             pool.shrink();
         }
     }
@@ -145,13 +142,19 @@ impl Drop for Buffer {
 impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &self.0
+        match &self.0 {
+            Numbers::Own(memory) => memory,
+            Numbers::Given(data) => data,
+        }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        match &mut self.0 {
+            Numbers::Own(memory) => memory,
+            Numbers::Given(data) => data,
+        }
     }
 }
 

@@ -147,6 +147,23 @@ impl Gradients {
         }
     }
 
+    /// As [`Gradients::add`], for an operation that can add its gradient to what there is on the way: `gradient` gets the
+    /// sum so far, if any, and makes the new one.
+    pub(crate) fn add_onto(
+        &mut self,
+        node: &NodeRef,
+        gradient: impl FnOnce(Option<&[f32]>) -> Tensor,
+    ) {
+        if let Some(node) = &node.0 {
+            let before = self.by_id.remove(&node.id);
+            let sum = gradient(before.as_ref().map(Tensor::as_slice));
+            if let Some(before) = before {
+                assert_eq!(sum.shape(), before.shape(), "gradients of two shapes");
+            }
+            self.by_id.insert(node.id, sum);
+        }
+    }
+
     fn add_by_id(&mut self, id: u64, gradient: Tensor) {
         match self.by_id.get_mut(&id) {
             Some(sum) => {

@@ -38,7 +38,7 @@ impl Tensor {
 
     /// All `value`.
     pub fn full(shape: &[usize], value: f32) -> Self {
-        Self::from_vec(vec![value; shape.iter().product()], shape)
+        Self::output(shape, |values| values.fill(value))
     }
 
     /// A tensor that `fill` writes whole: it must not read what it finds there.
@@ -86,14 +86,6 @@ impl Tensor {
 
     pub fn to_vec(&self) -> Vec<f32> {
         self.data.to_vec()
-    }
-
-    /// The values, without a copy where nothing else shares them.
-    pub fn into_vec(self) -> Vec<f32> {
-        match Arc::try_unwrap(self.data) {
-            Ok(buffer) => buffer.into_vec(),
-            Err(shared) => shared.to_vec(),
-        }
     }
 
     /// The one value of a tensor with one element.

@@ -160,7 +160,7 @@ impl Weight {
             } => cached(
                 forward,
                 parameter,
-                algorithm(conv, *precision),
+                algorithm(conv, *precision, Algorithm::choose_in_training),
                 |values, algorithm| pack(values, self.shape(), *precision, algorithm),
             ),
         }
@@ -181,7 +181,7 @@ impl Weight {
             } => cached(
                 input_gradient,
                 parameter,
-                algorithm(conv, *precision),
+                algorithm(conv, *precision, Algorithm::choose_for_input_gradient),
                 |values, algorithm| {
                     pack_input_gradient(values, self.shape(), *precision, algorithm)
                 },
@@ -202,10 +202,12 @@ fn worth(precision: Precision, values: &[f32], inputs: usize) -> Precision {
 }
 
 /// The algorithm follows from the shape at hand alone, so that a resumed training takes the same one.
-fn algorithm(conv: Option<&ConvShape>, precision: Precision) -> Algorithm {
-    conv.map_or(Algorithm::Direct, |shape| {
-        Algorithm::choose_in_training(shape, precision)
-    })
+fn algorithm(
+    conv: Option<&ConvShape>,
+    precision: Precision,
+    choose: fn(&ConvShape, Precision) -> Algorithm,
+) -> Algorithm {
+    conv.map_or(Algorithm::Direct, |shape| choose(shape, precision))
 }
 
 fn cached(

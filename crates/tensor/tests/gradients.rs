@@ -122,6 +122,30 @@ fn linear_and_embedding() {
 }
 
 #[test]
+fn what_reaches_one_tensor_adds_up_on_the_way() {
+    let (x, bias) = (parameter(&[2, 6, 8], 30), parameter(&[8], 31));
+    let (w, v) = (parameter(&[8, 8], 32), parameter(&[8, 8], 33));
+    let (gamma, beta) = (parameter(&[8], 34), parameter(&[8], 35));
+    let (to_w, to_v) = (Weight::trainable(w.clone()), Weight::trainable(v.clone()));
+    let residual = parameter(&[2, 6, 8], 36);
+    check(&[&x, &w, &bias, &residual], || {
+        (x.value()).linear_onto(&to_w, Some(&bias), &residual.value())
+    });
+    // A norm whose result goes two ways, and whose input goes past it.
+    for group in [false, true] {
+        check(&[&x, &w, &v, &bias, &gamma, &beta], || {
+            let x = x.value();
+            let normed = match group {
+                true => x.group_norm_silu(2, 1e-2, &gamma, &beta),
+                false => x.layer_norm(1e-2, &gamma, &beta),
+            };
+            let both = normed.linear(&to_w, None).mul(&normed.linear(&to_v, None));
+            both.linear_onto(&to_v, Some(&bias), &x)
+        });
+    }
+}
+
+#[test]
 fn convolutions() {
     let x = parameter(&[2, 5, 6, 3], 8);
     let bias = parameter(&[4], 9);

@@ -14,7 +14,7 @@ pub enum Error {
         message: String,
     },
     /// The training data cannot be used.
-    #[error("training data in {place}: {message}")]
+    #[error("data in {place}: {message}")]
     Data {
         /// The folder, or the name of the source.
         place: String,

@@ -23,7 +23,8 @@ impl Live {
         let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
         // The template is a constant; a bad one would only cost the bar its looks.
         if let Ok(style) = ProgressStyle::with_template(
-            "{bar:40.cyan/dim} {pos}/{len} steps, {percent} %, {elapsed_precise} so far{msg}",
+            // The bar takes what the line leaves it, at 80 columns too.
+            "{wide_bar:.cyan/dim} {pos}/{len} steps, {percent} %, {elapsed_precise} so far{prefix}\n{msg}",
         ) {
             bar.set_style(style);
         }
@@ -41,7 +42,8 @@ impl Live {
     pub fn row(&self, rows: &[Row], left: &str) {
         if let Some(row) = rows.last() {
             self.bar.set_position(row.step);
-            self.bar.set_message(lines(row, rows, left));
+            self.bar.set_prefix(format!(", {left} left"));
+            self.bar.set_message(lines(row, rows));
         }
     }
 
@@ -57,8 +59,8 @@ impl Drop for Live {
     }
 }
 
-/// What stands behind and below the bar.
-fn lines(row: &Row, rows: &[Row], left: &str) -> String {
+/// What stands below the bar.
+fn lines(row: &Row, rows: &[Row]) -> String {
     let losses: Vec<f32> = rows.iter().map(|row| row.loss).collect();
     let parts: String = (row.parts.iter())
         .filter_map(|(name, value)| Some(format!("{name} {:.4} · ", value.as_f64()?)))
@@ -68,7 +70,7 @@ fn lines(row: &Row, rows: &[Row], left: &str) -> String {
         .zip(machine::peak_memory())
         .map(|(now, peak)| format!(" · memory {}, peak {}", gigabytes(now), gigabytes(peak)));
     format!(
-        ", {left} left\nloss {:.4} {}{}\n{parts}gradient {:.2} · rate {:.2e}\n{:.1} images/s{}",
+        "loss {:.4} {}{}\n{parts}gradient {:.2} · rate {:.2e}\n{:.1} images/s{}",
         row.loss,
         sparkline(&losses),
         trend(&losses)
@@ -148,9 +150,8 @@ mod tests {
             images_per_second: 81.25,
             seconds: 9.0,
         };
-        let text = lines(&row, std::slice::from_ref(&row), "2 min 00 s");
+        let text = lines(&row, std::slice::from_ref(&row));
         for part in [
-            "2 min 00 s left",
             "loss 0.2500 ▁",
             "kl 21.5",
             "gradient 0.50",
@@ -159,6 +160,6 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in {text:?}");
         }
-        assert_eq!(text.lines().count(), 4);
+        assert_eq!(text.lines().count(), 3);
     }
 }

@@ -131,6 +131,24 @@ pub fn text_encoder(
     Ok((model, store.parameters(), None))
 }
 
+/// The token that a word to be learnt begins as.
+///
+/// # Errors
+/// It is not a single one.
+pub fn first_token(config: &Embedding, run: &RunFolder, tokenizer: &Tokenizer) -> Result<u32> {
+    let init = tokenizer.encode(&config.init)?;
+    match init.ids[1..=init.length.min(init.ids.len() - 2)] {
+        [id] => Ok(id),
+        _ => {
+            let message = format!(
+                "[embedding] init: expected a word that is one token of the vocabulary, found {:?}, which is {} tokens",
+                config.init, init.length
+            );
+            Err(Error::config(run.config_file(), message))
+        }
+    }
+}
+
 /// Teaches `text_encoder` and `tokenizer` the word that is to be learnt, beginning with the row of another: its row,
 /// which is all that training changes.
 ///
@@ -142,14 +160,7 @@ pub fn new_word(
     tokenizer: &mut Tokenizer,
     text_encoder: &mut ClipTextModel,
 ) -> Result<Parameter> {
-    let init = tokenizer.encode(&config.init)?;
-    let [id] = init.ids[1..=init.length.min(init.ids.len() - 2)] else {
-        let message = format!(
-            "[embedding] init: expected a word that is one token of the vocabulary, found {:?}, which is {}",
-            config.init, init.length
-        );
-        return Err(Error::config(run.config_file(), message));
-    };
+    let id = first_token(config, run, tokenizer)?;
     let width = text_encoder.config().hidden_size;
     let table = text_encoder.token_table();
     let row = table.as_slice()[id as usize * width..][..width].to_vec();

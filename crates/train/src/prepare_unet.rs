@@ -93,6 +93,11 @@ impl UnetObjective {
             return Err(Error::config(run.config_file(), message));
         }
         let datasets = Dataset::open_all(config)?;
+        if let Some(word) = &config.embedding {
+            // A word has a base, which brings its tokenizer with it.
+            let tokenizer = parts::tokenizer(config, run, &[], &datasets)?;
+            parts::first_token(word, run, &tokenizer)?;
+        }
 
         // Encoding wants the packed weights of inference.
         let precision = models::products(config);

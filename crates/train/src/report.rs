@@ -148,13 +148,17 @@ fn plot(name: &str, values: &[(u64, f64)], logarithmic: bool) -> String {
     svg
 }
 
-/// A number in at most seven characters or so.
+/// A number in at most seven characters: four digits that count, or five before the point.
 fn short(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) {
-        format!("{value:.1e}")
-    } else {
-        format!("{value:.4}")
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".into();
     }
+    if !(1e-3..1e5).contains(&size) {
+        return format!("{value:.1e}");
+    }
+    let decimals = (3.0 - size.log10().floor()).clamp(0.0, 4.0) as usize;
+    format!("{value:.decimals$}")
 }
 
 /// The sample grids, the last one first in size and place.
@@ -225,6 +229,13 @@ mod tests {
         );
         // What cannot be drawn is left out.
         assert_eq!(plot("nothing", &[(1, f64::NAN)], false), "");
+    }
+
+    #[test]
+    fn numbers_fit_beside_an_axis() {
+        let written = [0.0, 0.53064, 1.791, 272.41, 10513.34, 3e-5, 123456.0].map(short);
+        let expected = ["0", "0.5306", "1.791", "272.4", "10513", "3.0e-5", "1.2e5"];
+        assert_eq!(written, expected);
     }
 
     #[test]

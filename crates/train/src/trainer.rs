@@ -55,12 +55,13 @@ pub(crate) fn run<O: Objective>(
         .map(|named| named.parameter.shape().iter().product::<usize>())
         .sum();
     session.progress.say(&format!(
-        "{:.2} million parameters in {} tensors; steps {} to {} of {} pictures each",
+        "{:.2} million parameters in {} tensors; steps {} to {} of {} picture{} each",
         count as f64 / 1e6,
         parameters.len(),
         start.step + 1,
         run.steps,
-        run.batch_size
+        run.batch_size,
+        if run.batch_size == 1 { "" } else { "s" }
     ));
 
     let mut place = Place {

@@ -79,7 +79,7 @@ fn follow(folder: &Path, case: &Path, accumulate: usize) {
     for (step, expected) in losses.iter().enumerate() {
         let of_step = |all: &Tensor| all.narrow_batch(step, 1).reshape(&all.shape()[1..]);
         let latents = of_step(&latents).nchw_to_nhwc();
-        let mut noise = of_step(&noise).nchw_to_nhwc().into_vec();
+        let mut noise = of_step(&noise).nchw_to_nhwc().to_vec();
         let offset = number("offset_noise").unwrap() as f32;
         add_offsets(
             &mut noise,

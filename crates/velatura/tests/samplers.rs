@@ -131,11 +131,11 @@ fn run(case: &Case, schedule: &SamplerSchedule) -> (Vec<Vec<f32>>, u32) {
                 (rows.len(), schedule.evaluations())
             );
             assert!(step.predicted_x0().is_finite());
-            rows.push(step.latents.nhwc_to_nchw().into_vec());
+            rows.push(step.latents.nhwc_to_nchw().to_vec());
             ControlFlow::Continue(())
         },
     );
-    let result = result.unwrap().nhwc_to_nchw().into_vec();
+    let result = result.unwrap().nhwc_to_nchw().to_vec();
     assert_eq!(rows.last(), Some(&result), "the last step is the result");
     (rows, generator.randint(1 << 24, 1)[0])
 }

@@ -70,6 +70,7 @@ impl Kernel for Head<'_> {
         let shape = self.shape;
         let (d, stride) = (shape.head_dim, shape.width());
         let (keys, width, even) = (round_up(shape.keys), round_up(d), d.next_multiple_of(2));
+        let padded = d.next_multiple_of(16);
         let turned = turned_stride(shape.keys);
         let blocks = shape.keys.div_ceil(LANES);
         let key_start = shape.start(shape.keys, self.b, self.h);
@@ -78,7 +79,7 @@ impl Kernel for Head<'_> {
         let mut memory = scratch::lease(
             keys * width
                 + turned * width / 2
-                + LANES * (2 * blocks * d + 2 * even + 2 * d + 2 * LANES + 2),
+                + LANES * (2 * blocks * d + 2 * padded + 2 * d + 2 * LANES + 2),
         );
         let mut rest = &mut memory[..];
         let mut take = |len: usize| {
@@ -93,7 +94,7 @@ impl Kernel for Head<'_> {
         let (dk, dv) = (take(LANES * blocks * d), take(LANES * blocks * d));
         // A strip of queries and output gradients in lanes: as pairs of channels, and as rows of bf16. The gradient of the
         // queries.
-        let (query_lanes, dout_lanes) = (take(LANES * even), take(LANES * even));
+        let (query_lanes, dout_lanes) = (take(LANES * padded), take(LANES * padded));
         let (query_rows, dout_rows) = (take(LANES * d / 2), take(LANES * d / 2));
         let dq = take(LANES * d);
         // A block's probabilities and gradients of scores as rows of keys; the latter as pairs of keys; one of both as
@@ -121,6 +122,11 @@ impl Kernel for Head<'_> {
             multiples(lanes, d, &mut rows);
             let at = query_start + strip.first * stride;
             let (q, dout) = (&q[at..], &self.dout[at..]);
+            // While this strip is worked on, the next one's rows come nearer.
+            for x in [q, dout, &self.out[at..]] {
+                let next = x.as_ptr().wrapping_add(strip.count * stride);
+                strip.fetch(simd, next, stride, d);
+            }
             for (x, factor, to, to_rows) in [
                 (
                     q,
@@ -130,7 +136,7 @@ impl Kernel for Head<'_> {
                 ),
                 (dout, 1.0, &mut *dout_lanes, &mut *dout_rows),
             ] {
-                strip.transpose(simd, x, stride, d, factor, to);
+                strip.turn_in(simd, x, stride, d, factor, to);
                 round_lanes(simd, &to[..d * lanes], lanes, to_rows);
                 pair_rows(simd, &mut to[..even * lanes], d, lanes);
             }
@@ -186,7 +192,7 @@ impl Kernel for Head<'_> {
                         row_stride: LANES / 2,
                         depth_stride: 1,
                     };
-                    let sums = &mut sums[block.first * d..][..d * block.lanes];
+                    let sums = &sums[block.first * d..][..d * block.lanes];
                     // SAFETY: `d` rows of 64 queries.
                     unsafe {
                         block.product_bf16(
@@ -204,17 +210,23 @@ impl Kernel for Head<'_> {
             // SAFETY: this head's gradients of the strip's queries.
             unsafe {
                 let factors = [shape.scale(); LANES];
-                let dq = &mut dq[..d * lanes];
-                strip.write_rows(simd, dq, &factors, self.gradients[0], at, stride);
+                strip.turn_out(
+                    simd,
+                    &dq[..d * lanes],
+                    &factors,
+                    self.gradients[0],
+                    at,
+                    stride,
+                );
             }
         }
         // The queries came with a factor for scores in units of log₂.
         for (sums, to, factor) in [(dk, self.gradients[1], LN_2), (dv, self.gradients[2], 1.0)] {
             for block in key_blocks::<S>(shape.keys) {
-                let sums = &mut sums[block.first * d..][..d * block.lanes];
+                let sums = &sums[block.first * d..][..d * block.lanes];
                 let at = key_start + block.first * stride;
                 // SAFETY: this head's gradients of the block's keys.
-                unsafe { block.write_rows(simd, sums, &[factor; LANES], to, at, stride) };
+                unsafe { block.turn_out(simd, sums, &[factor; LANES], to, at, stride) };
             }
         }
     }

@@ -12,8 +12,11 @@ const MASKED: f32 = -1e30;
 /// stay in the first-level cache while the rows go by.
 const DEPTH: usize = 128;
 
-/// Side of the squares in which numbers are transposed.
+/// Rows and columns that are transposed at a time.
 const SIDE: usize = 16;
+
+/// Numbers in a cache line.
+const LINE: usize = 16;
 
 /// Up to `TILE_VECTORS` vectors of neighbouring queries of one head.
 #[derive(Clone, Copy)]
@@ -80,6 +83,91 @@ impl Strip {
         let factor = simd.splat(factor);
         for to in to.chunks_exact_mut(S::LANES) {
             simd.store(to, simd.mul(simd.load(to), factor));
+        }
+    }
+
+    /// As [`Strip::transpose`], 16×16 numbers at a time, for vectors of 16 lanes: of `to`, rows up to the next multiple of
+    /// 16 are overwritten.
+    #[inline(always)]
+    pub fn turn_in<S: Simd>(
+        &self,
+        simd: S,
+        x: &[f32],
+        stride: usize,
+        d: usize,
+        factor: f32,
+        to: &mut [f32],
+    ) {
+        assert!(S::LANES == SIDE && to.len() >= d.next_multiple_of(SIDE) * self.lanes);
+        let factor = simd.splat(factor);
+        let mut square = [0.0; SIDE * SIDE];
+        for lane in (0..self.lanes).step_by(SIDE) {
+            for column in (0..d).step_by(SIDE) {
+                for (i, to) in square.chunks_exact_mut(SIDE).enumerate() {
+                    let row = match lane + i < self.count {
+                        true => &x[(lane + i) * stride..][column..d],
+                        false => &[],
+                    };
+                    simd.store(to, simd.mul(simd.load_partial(row), factor));
+                }
+                // SAFETY: both have 16 rows of 16, as was checked.
+                unsafe {
+                    let to = to.as_mut_ptr().add(column * self.lanes + lane);
+                    simd.transpose_raw((square.as_ptr(), SIDE), (to, self.lanes));
+                }
+            }
+        }
+    }
+
+    /// As [`Strip::write_rows`], 16×16 numbers at a time, for vectors of 16 lanes.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn turn_out<S: Simd>(
+        &self,
+        simd: S,
+        x: &[f32],
+        factors: &[f32],
+        to: SharedMut<f32>,
+        start: usize,
+        stride: usize,
+    ) {
+        assert!(S::LANES == SIDE && factors.len() >= self.lanes);
+        let d = x.len() / self.lanes;
+        let (mut columns, mut rows) = ([0.0; SIDE * SIDE], [0.0; SIDE * SIDE]);
+        for lane in (0..self.lanes).step_by(SIDE) {
+            let factors = simd.load(&factors[lane..]);
+            for column in (0..d).step_by(SIDE) {
+                let count = SIDE.min(d - column);
+                for (i, to) in columns.chunks_exact_mut(SIDE).take(count).enumerate() {
+                    let x = simd.load(&x[(column + i) * self.lanes + lane..]);
+                    simd.store(to, simd.mul(x, factors));
+                }
+                // SAFETY: both are 16 rows of 16; the caller vouches for the strip's rows, which do not overlap.
+                unsafe {
+                    simd.transpose_raw((columns.as_ptr(), SIDE), (rows.as_mut_ptr(), SIDE));
+                    for (i, row) in rows.chunks_exact(SIDE).enumerate() {
+                        if lane + i < self.count {
+                            let to = to.slice(start + (lane + i) * stride + column, count);
+                            simd.store_partial(to, simd.load(row));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for as many rows as the strip has to come into the second-level cache: rows of `d` numbers from `x` on,
+    /// `stride` apart, of which the processor sees no pattern when each head is a part of longer ones. None need be there.
+    #[inline(always)]
+    pub fn fetch<S: Simd>(&self, simd: S, x: *const f32, stride: usize, d: usize) {
+        for lane in 0..self.count {
+            let row = x.wrapping_add(lane * stride);
+            for at in (0..d).step_by(LINE) {
+                simd.prefetch(row.wrapping_add(at));
+            }
+            simd.prefetch(row.wrapping_add(d - 1));
         }
     }
 

@@ -146,7 +146,7 @@ impl PackedMatrix {
         let buffer = match precision {
             Precision::F32 => {
                 let mut buffer = Buffer::unspecified(k * panels.padded());
-                pack_f32(&panels, from, buffer.as_f32_mut());
+                pack_f32(&panels, from, &mut buffer);
                 buffer
             }
             Precision::Bf16 => {
@@ -216,7 +216,7 @@ impl PackedMatrix {
 
     pub(crate) fn right(&self) -> Right<'_> {
         match self.precision {
-            Precision::F32 => Right::PackedF32(self.buffer.as_f32()),
+            Precision::F32 => Right::PackedF32(&self.buffer),
             Precision::Bf16 => Right::PackedBf16(self.buffer.as_u32()),
             Precision::Int8 => Right::PackedInt8 {
                 quads: self.buffer.as_u32(),

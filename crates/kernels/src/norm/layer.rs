@@ -121,7 +121,8 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// The gradients of [`layer_norm`] for `x`, `gamma` and `beta`, from its input and `stats`.
+/// The gradients of [`layer_norm`] for `x`, `gamma` and `beta`, from its input and `stats`. That for `x` is added to `onto`,
+/// if given.
 ///
 /// # Panics
 /// When a length does not fit.
@@ -133,12 +134,14 @@ pub fn layer_norm_backward(
     gamma: &[f32],
     stats: &[f32],
     dy: &[f32],
+    onto: Option<&[f32]>,
     dx: &mut [f32],
     dgamma: &mut [f32],
     dbeta: &mut [f32],
 ) {
     let len = rows * cols;
     assert_eq!((x.len(), dy.len(), dx.len()), (len, len, len));
+    assert!(onto.is_none_or(|onto| onto.len() == len));
     assert_eq!((gamma.len(), dgamma.len(), dbeta.len()), (cols, cols, cols));
     assert_eq!(stats.len(), 2 * rows);
     if x.is_empty() {
@@ -164,9 +167,10 @@ pub fn layer_norm_backward(
         let (dgamma, dbeta) = slot.split_at_mut(cols);
         isa.run(Backward {
             x: &x[range.clone()],
-            dy: &dy[range],
+            dy: &dy[range.clone()],
             gamma,
             stats: &stats[2 * first..][..2 * count],
+            onto: onto.map(|onto| &onto[range]),
             dx,
             dgamma,
             dbeta,
@@ -183,6 +187,7 @@ struct Backward<'a> {
     dy: &'a [f32],
     gamma: &'a [f32],
     stats: &'a [f32],
+    onto: Option<&'a [f32]>,
     dx: &'a mut [f32],
     dgamma: &'a mut [f32],
     dbeta: &'a mut [f32],
@@ -197,6 +202,7 @@ impl Kernel for Backward<'_> {
             dy,
             gamma,
             stats,
+            onto,
             dx,
             dgamma,
             dbeta,
@@ -209,7 +215,8 @@ impl Kernel for Backward<'_> {
             .chunks_exact(cols)
             .zip(dy.chunks_exact(cols))
             .zip(dx.chunks_exact_mut(cols));
-        for (((x, dy), dx), stats) in rows.zip(stats.chunks_exact(2)) {
+        for (row, (((x, dy), dx), stats)) in rows.zip(stats.chunks_exact(2)).enumerate() {
+            let onto = onto.map(|onto| &onto[row * cols..][..cols]);
             let (mean, rstd) = (simd.splat(stats[0]), simd.splat(stats[1]));
             let (mut sum, mut dot) = (simd.zero(), simd.zero());
             for_each_piece(
@@ -235,7 +242,9 @@ impl Kernel for Backward<'_> {
                 |at| {
                     let h = simd.mul(simd.sub(at.load(x), mean), rstd);
                     let d = simd.sub(simd.mul(at.load(dy), at.load(gamma)), sum);
-                    at.store(dx, simd.mul(rstd, simd.sub(d, simd.mul(h, dot))));
+                    let before = onto.map_or(simd.zero(), |onto| at.load(onto));
+                    let d = simd.sub(d, simd.mul(h, dot));
+                    at.store(dx, simd.mul_add(rstd, d, before));
                 },
             );
         }

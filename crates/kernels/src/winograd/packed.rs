@@ -64,7 +64,7 @@ impl PackedWinograd {
         };
         packed.buffer = Buffer::unspecified(tile.places() * packed.place_len());
         let steps = packed.steps();
-        let shared = SharedMut::new(packed.buffer.as_f32_mut());
+        let shared = SharedMut::new(&mut packed.buffer);
         // A task packs some 64 inputs of one panel: 64 × 64 × 36 numbers.
         let parts = steps.div_ceil(64).max(1);
         pool::parallel_for(panels.count * parts, |task| {
@@ -119,7 +119,7 @@ impl PackedWinograd {
     /// Place `xi`'s panel from step `step` on.
     pub fn panel(&self, xi: usize, panel: Panel, step: usize) -> &[f32] {
         let start = xi * self.place_len() + panel.start * self.steps() + step * panel.width;
-        &self.buffer.as_f32()[start..]
+        &self.buffer[start..]
     }
 }
 

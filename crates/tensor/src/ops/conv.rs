@@ -47,8 +47,7 @@ impl Tensor {
         if kernel == 1 {
             let plain = stride == 1 && padding == Padding::default();
             assert!(plain, "a 1×1 convolution with stride or padding");
-            let y = self.linear(weight, bias);
-            return residual.map_or(y.clone(), |residual| y.add(residual));
+            return self.linear_added(weight, bias, residual);
         }
         let shape = ConvShape {
             batch,

@@ -8,7 +8,6 @@
 use super::conv::as_conv;
 use crate::buffer::Buffer;
 use crate::{Padding, Parameter, Tensor, Weight};
-use std::borrow::Cow;
 use std::ops::Range;
 use velatura_kernels::conv::{self, ConvShape};
 use velatura_kernels::gemm::Epilogue;
@@ -198,10 +197,14 @@ impl BandedConv<'_> {
                     },
                 };
                 let places = (sample * height + first) * width..(sample * height + last) * width;
-                let residual = self.residual.as_ref().map(|residual| residual.at(places));
+                let residual = self.residual.as_ref();
+                let projected = residual.and_then(|residual| residual.projected(places.clone()));
                 let epilogue = Epilogue {
                     bias: Some(bias.as_slice()),
-                    residual: residual.as_deref(),
+                    residual: match &projected {
+                        Some(projected) => Some(projected.as_slice()),
+                        None => residual.map(|residual| residual.at(places)),
+                    },
                 };
                 let window = &window[..needed.len() * row];
                 let out = &mut out[first * out_row..last * out_row];
@@ -248,15 +251,18 @@ impl Residual<'_> {
         }
     }
 
-    /// Off the tape, the `places` of it, counted over all samples.
-    fn at(&self, places: Range<usize>) -> Cow<'_, [f32]> {
+    /// The `places` of x, counted over all samples.
+    fn at(&self, places: Range<usize>) -> &[f32] {
         let channels = self.x.channels();
-        let x = &self.x.as_slice()[places.start * channels..places.end * channels];
-        let Some((weight, bias)) = self.projection else {
-            return Cow::Borrowed(x);
-        };
-        let x = Tensor::from_vec(x.to_vec(), &[places.len(), channels]);
-        Cow::Owned(x.linear(weight, Some(bias)).into_vec())
+        &self.x.as_slice()[places.start * channels..places.end * channels]
+    }
+
+    /// Off the tape, the `places` of it, if it is a projection.
+    fn projected(&self, places: Range<usize>) -> Option<Tensor> {
+        let (weight, bias) = self.projection?;
+        let shape = [places.len(), self.x.channels()];
+        let x = Tensor::from_vec(self.at(places).to_vec(), &shape);
+        Some(x.linear(weight, Some(bias)))
     }
 }
 

@@ -14,24 +14,50 @@ impl Tensor {
     /// # Panics
     /// When x has not I channels.
     pub fn linear(&self, weight: &Weight, bias: Option<&Parameter>) -> Tensor {
+        self.linear_added(weight, bias, None)
+    }
+
+    /// `residual + x.linear(weight, bias)`, in one pass.
+    ///
+    /// # Panics
+    /// When x has not I channels, or the residual another shape than the result.
+    pub fn linear_onto(
+        &self,
+        weight: &Weight,
+        bias: Option<&Parameter>,
+        residual: &Tensor,
+    ) -> Tensor {
+        self.linear_added(weight, bias, Some(residual))
+    }
+
+    pub(super) fn linear_added(
+        &self,
+        weight: &Weight,
+        bias: Option<&Parameter>,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
         let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
         let rows = self.len() / inputs;
-        let mut out = self.product(weight, bias, None);
+        let mut out = self.product(weight, bias, residual);
         let bias = bias.map(Parameter::value);
         let w = weight.parameter().map(Parameter::value);
-        let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref()]
+        let on_tape: Vec<&Tensor> = [Some(self), w.as_ref(), bias.as_ref(), residual]
             .into_iter()
             .flatten()
             .collect();
         let x = self.clone();
         let w_node = w.as_ref().map(|w| w.node().clone()).unwrap_or_default();
         let bias_node = bias.as_ref().map(|b| b.node().clone()).unwrap_or_default();
+        let residual_node = residual.map(|r| r.node().clone()).unwrap_or_default();
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
-            gradients.add(x.node(), || {
+            gradients.add_onto(x.node(), |before| {
                 let packed = weight.for_input_gradient(None);
                 Tensor::output(x.shape(), |dx| {
-                    let epilogue = Epilogue::default();
+                    let epilogue = Epilogue {
+                        residual: before,
+                        ..Epilogue::default()
+                    };
                     matmul_packed(rows, dy.as_slice(), as_matrix(&packed), dx, &epilogue);
                 })
             });
@@ -51,26 +77,9 @@ impl Tensor {
                 })
             });
             gradients.add(&bias_node, || bias_gradient(dy, rows, outputs));
+            gradients.add(&residual_node, || dy.clone());
         });
         out
-    }
-}
-
-impl Tensor {
-    /// `residual + x.linear(weight, bias)`, in one go where no gradient passes the weight.
-    ///
-    /// # Panics
-    /// When x has not I channels, or the residual another shape than the result.
-    pub fn linear_onto(
-        &self,
-        weight: &Weight,
-        bias: Option<&Parameter>,
-        residual: &Tensor,
-    ) -> Tensor {
-        match weight.parameter() {
-            Some(_) => self.linear(weight, bias).add(residual),
-            None => self.product(weight, bias, Some(residual)),
-        }
     }
 
     /// `x.linear(weight, bias).geglu()`, in one go where the weight was [packed so](Weight::packed_gated): the values and

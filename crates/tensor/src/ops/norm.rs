@@ -86,21 +86,23 @@ impl Tensor {
             let [x, gamma, beta] = inputs;
             let _note = note("group norm", &x);
             let (mut d_gamma, mut d_beta) = (vec![0.0; channels], vec![0.0; channels]);
-            let dx = Tensor::output(x.shape(), |dx| {
-                norm::group_norm_backward(
-                    &shape,
-                    x.as_slice(),
-                    gamma.as_slice(),
-                    beta.as_slice(),
-                    &stats,
-                    silu,
-                    dy.as_slice(),
-                    dx,
-                    &mut d_gamma,
-                    &mut d_beta,
-                )
+            gradients.add_onto(x.node(), |before| {
+                Tensor::output(x.shape(), |dx| {
+                    norm::group_norm_backward(
+                        &shape,
+                        x.as_slice(),
+                        gamma.as_slice(),
+                        beta.as_slice(),
+                        &stats,
+                        silu,
+                        dy.as_slice(),
+                        before,
+                        dx,
+                        &mut d_gamma,
+                        &mut d_beta,
+                    )
+                })
             });
-            gradients.add(x.node(), || dx);
             gradients.add(gamma.node(), || Tensor::from_vec(d_gamma, &[channels]));
             gradients.add(beta.node(), || Tensor::from_vec(d_beta, &[channels]));
         });
@@ -138,21 +140,23 @@ impl Tensor {
             let [x, gamma, beta] = inputs;
             let _note = note("layer norm", &x);
             let (mut d_gamma, mut d_beta) = (vec![0.0; channels], vec![0.0; channels]);
-            let dx = Tensor::output(x.shape(), |dx| {
-                let (x, gamma, dy) = (x.as_slice(), gamma.as_slice(), dy.as_slice());
-                norm::layer_norm_backward(
-                    rows,
-                    channels,
-                    x,
-                    gamma,
-                    &stats,
-                    dy,
-                    dx,
-                    &mut d_gamma,
-                    &mut d_beta,
-                )
+            gradients.add_onto(x.node(), |before| {
+                Tensor::output(x.shape(), |dx| {
+                    let (x, gamma, dy) = (x.as_slice(), gamma.as_slice(), dy.as_slice());
+                    norm::layer_norm_backward(
+                        rows,
+                        channels,
+                        x,
+                        gamma,
+                        &stats,
+                        dy,
+                        before,
+                        dx,
+                        &mut d_gamma,
+                        &mut d_beta,
+                    )
+                })
             });
-            gradients.add(x.node(), || dx);
             gradients.add(gamma.node(), || Tensor::from_vec(d_gamma, &[channels]));
             gradients.add(beta.node(), || Tensor::from_vec(d_beta, &[channels]));
         });

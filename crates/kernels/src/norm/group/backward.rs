@@ -8,6 +8,7 @@ use crate::math;
 use crate::pool::SharedMut;
 
 /// The gradients of [`group_norm`](super::group_norm) for `x`, `gamma` and `beta`, from its input and `stats`.
+/// That for `x` is added to `onto`, if given.
 ///
 /// # Panics
 /// When a length does not fit the shape, or the groups do not divide the channels.
@@ -20,6 +21,7 @@ pub fn group_norm_backward(
     stats: &[f32],
     silu: bool,
     dy: &[f32],
+    onto: Option<&[f32]>,
     dx: &mut [f32],
     dgamma: &mut [f32],
     dbeta: &mut [f32],
@@ -35,6 +37,7 @@ pub fn group_norm_backward(
         (x.len(), dy.len(), dx.len()),
         (shape.len(), shape.len(), shape.len())
     );
+    assert!(onto.is_none_or(|onto| onto.len() == shape.len()));
     assert_eq!((gamma.len(), beta.len()), (channels, channels));
     assert_eq!((dgamma.len(), dbeta.len()), (channels, channels));
     assert_eq!(stats.len(), batch * groups * 2);
@@ -46,9 +49,11 @@ pub fn group_norm_backward(
     let mut both = vec![0.0; batch * 2 * channels];
     for samples in shape.passes() {
         let (shape, numbers, groups) = shape.cut(&samples);
+        let onto = onto.map(|onto| &onto[numbers.clone()]);
         let (x, dy, dx) = (&x[numbers.clone()], &dy[numbers.clone()], &mut dx[numbers]);
         let sums = &mut both[samples.start * 2 * channels..samples.end * 2 * channels];
-        backward_pass(&shape, x, (gamma, beta), &stats[groups], silu, dy, dx, sums);
+        let stats = &stats[groups];
+        backward_pass(&shape, x, (gamma, beta), stats, silu, dy, onto, dx, sums);
     }
     let mut totals = vec![0.0; 2 * channels];
     combine(&both, 2 * channels, &mut totals);
@@ -65,6 +70,7 @@ fn backward_pass(
     stats: &[f32],
     silu: bool,
     dy: &[f32],
+    onto: Option<&[f32]>,
     dx: &mut [f32],
     both: &mut [f32],
 ) {
@@ -147,6 +153,7 @@ fn backward_pass(
             x: &x[start..][..len],
             mean: &moments[b].0,
             coefficients: &coefficients[b * 3 * channels..][..3 * channels],
+            onto: onto.map(|onto| &onto[start..][..len]),
             // SAFETY: each task has rows of its own.
             d: unsafe { shared_dx.slice(start, len) },
         });
@@ -208,11 +215,12 @@ impl Kernel for Gather<'_> {
     }
 }
 
-/// `d = d·coefficients[0] + coefficients[1] + (x − mean)·coefficients[2]`
+/// `d = onto + d·coefficients[0] + coefficients[1] + (x − mean)·coefficients[2]`
 struct Finish<'a> {
     x: &'a [f32],
     mean: &'a [f32],
     coefficients: &'a [f32],
+    onto: Option<&'a [f32]>,
     d: &'a mut [f32],
 }
 
@@ -223,18 +231,22 @@ impl Kernel for Finish<'_> {
         let channels = self.mean.len();
         let (factor, rest) = self.coefficients.split_at(channels);
         let (offset, slope) = rest.split_at(channels);
-        for (x, d) in self
+        let rows = self
             .x
             .chunks_exact(channels)
-            .zip(self.d.chunks_exact_mut(channels))
-        {
+            .zip(self.d.chunks_exact_mut(channels));
+        for (row, (x, d)) in rows.enumerate() {
+            let onto = self.onto.map(|onto| &onto[row * channels..][..channels]);
             for_each_piece(
                 simd,
                 channels,
                 #[inline(always)]
                 |at| {
                     let deviation = simd.sub(at.load(x), at.load(self.mean));
-                    let rest = simd.mul_add(deviation, at.load(slope), at.load(offset));
+                    let mut rest = simd.mul_add(deviation, at.load(slope), at.load(offset));
+                    if let Some(onto) = onto {
+                        rest = simd.add(rest, at.load(onto));
+                    }
                     at.store(d, simd.mul_add(at.load(d), at.load(factor), rest));
                 },
             );
