@@ -192,7 +192,7 @@ impl Kernel for Head<'_> {
                         row_stride: LANES / 2,
                         depth_stride: 1,
                     };
-                    let sums = &sums[block.first * d..][..d * block.lanes];
+                    let sums = &mut sums[block.first * d..][..d * block.lanes];
                     // SAFETY: `d` rows of 64 queries.
                     unsafe {
                         block.product_bf16(
