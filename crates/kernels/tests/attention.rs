@@ -228,6 +228,39 @@ fn bf16_dot_products_match_the_plain_loops() {
     }
 }
 
+/// Scores, exact in bf16, that grow from block to block of keys: so far that powers relative to the first ones are large,
+/// or overflow.
+#[test]
+fn keys_far_above_the_first_ones_are_seen() {
+    for (height, causal) in [(10.0, false), (50.0, false), (1000.0, false), (50.0, true)] {
+        let s = AttentionShape {
+            precision: Precision::Bf16,
+            ..shape([1, 2, 450, 450, 16], causal)
+        };
+        let mut case = Case::new(&s, 1.0);
+        for (q, row) in case.q.chunks_exact_mut(16).enumerate() {
+            row.fill([1.0, 0.5, -1.0][q % 3]);
+        }
+        for (k, row) in case.k.chunks_exact_mut(16).enumerate() {
+            row.fill(match k / 2 / 200 {
+                0 => (k % 3) as f32,
+                block => height * block as f32,
+            });
+        }
+        let want = exact(&s, &case);
+        for isa in isas() {
+            isa::with(isa, || {
+                let mut out = vec![f32::NAN; case.q.len()];
+                let mut lse = vec![f32::NAN; want.lse.len()];
+                attention::forward(&s, &case.q, &case.k, &case.v, &mut out, Some(&mut lse));
+                let what = format!("{isa}, {height}, causal {causal}");
+                check_close(&what, &out, &want.out, tolerance(&s), 1.0 / 512.0);
+                check_close(&what, &lse, &want.lse, tolerance(&s), 1.0 / 512.0);
+            });
+        }
+    }
+}
+
 /// Central differences of `loss` at `x`, each place in turn.
 fn numeric(x: &[f64], mut loss: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
     // The error is of the order of STEP² and of f64's epsilon / STEP: 1e-10.

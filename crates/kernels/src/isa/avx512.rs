@@ -353,7 +353,7 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
                 _mm512_castps_si512(shifted),
                 _mm512_loadu_ps(ROOTS.as_ptr().add(16)),
             );
-            let slope = _mm512_fmadd_ps(self.splat(0.240_226_5), rest, self.splat(0.693_157_35));
+            let slope = _mm512_fmadd_ps(self.splat(0.240_226_5), rest, self.splat(0.693_157_3));
             let more = _mm512_mul_ps(slope, rest);
             // Which takes the whole part, and gives zero where nothing is left.
             _mm512_scalef_ps(_mm512_fmadd_ps(more, root, root), near)
