@@ -90,14 +90,14 @@ impl Weight {
             ..
         } = *expected;
         let shape = [o, i, k, k];
+        let algorithm = match values.len() <= transformed {
+            true => Algorithm::choose(expected, precision),
+            false => Algorithm::Direct,
+        };
         // A 1×1 kernel makes a linear layer of it.
         let precision = match k {
             1 => worth(precision, values, i),
             _ => precision.beside_linear(),
-        };
-        let algorithm = match values.len() <= transformed {
-            true => Algorithm::choose(expected, precision),
-            false => Algorithm::Direct,
         };
         Weight(Arc::new(Inner {
             shape: shape.to_vec(),
