@@ -242,9 +242,8 @@ impl Kernel for Backward<'_> {
                 |at| {
                     let h = simd.mul(simd.sub(at.load(x), mean), rstd);
                     let d = simd.sub(simd.mul(at.load(dy), at.load(gamma)), sum);
-                    let before = onto.map_or(simd.zero(), |onto| at.load(onto));
-                    let d = simd.sub(d, simd.mul(h, dot));
-                    at.store(dx, simd.mul_add(rstd, d, before));
+                    let d = simd.mul(rstd, simd.sub(d, simd.mul(h, dot)));
+                    at.store(dx, onto.map_or(d, |onto| simd.add(at.load(onto), d)));
                 },
             );
         }

@@ -243,11 +243,9 @@ impl Kernel for Finish<'_> {
                 #[inline(always)]
                 |at| {
                     let deviation = simd.sub(at.load(x), at.load(self.mean));
-                    let mut rest = simd.mul_add(deviation, at.load(slope), at.load(offset));
-                    if let Some(onto) = onto {
-                        rest = simd.add(rest, at.load(onto));
-                    }
-                    at.store(d, simd.mul_add(at.load(d), at.load(factor), rest));
+                    let rest = simd.mul_add(deviation, at.load(slope), at.load(offset));
+                    let dx = simd.mul_add(at.load(d), at.load(factor), rest);
+                    at.store(d, onto.map_or(dx, |onto| simd.add(at.load(onto), dx)));
                 },
             );
         }
