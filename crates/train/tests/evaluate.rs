@@ -21,15 +21,16 @@ const SCORER: &str = r#"
 [run]
 dir = "DIR"
 seed = 3
-steps = 6
+steps = 12
 batch_size = 4
 save_every = 2
-sample_every = 6
+sample_every = 12
 log_every = 1
 [data]
 kind = "scenes"
 size = 64
 seed = 7
+count = 4
 workers = 2
 [data.scenes]
 nouns = ["car", "cat", "balloon"]
@@ -73,7 +74,9 @@ fn a_scorer_trains_resumes_bit_for_bit_and_judges() {
     let weights = |name: &str| common::weights(&dir.path().join(name).join("model"));
     assert_eq!(weights("whole"), weights("cut"));
     let losses = common::losses(&dir.path().join("whole"));
-    assert!(losses[5] < losses[0], "{losses:?}");
+    // Batches differ in what is drawn without things or as noise, so thirds are compared.
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&losses[8..]) < mean(&losses[..4]), "{losses:?}");
 
     let folder = dir.path().join("whole/model");
     let scorer = Scorer::open(&folder).unwrap();
