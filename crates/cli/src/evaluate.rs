@@ -89,6 +89,14 @@ fn scorer(dir: Option<&Path>) -> Result<Scorer> {
     Ok(Scorer::from_component(&component)?)
 }
 
+/// The scenes of a training config, or all that there are.
+fn drawn(config: Option<&Path>) -> Result<Source> {
+    Ok(match config {
+        Some(file) => scenes_of(file)?,
+        None => Source::new(DataKind::Scenes),
+    })
+}
+
 /// The autoencoder to judge, its name and the side of its pictures: of a model, or alone in a folder as training
 /// writes it.
 fn autoencoder(args: &ModelArgs) -> Result<(AutoencoderKl, String, usize)> {
@@ -123,11 +131,7 @@ fn vae(args: &VaeArgs) -> Result<()> {
             (result, folder.display().to_string())
         }
         None => {
-            let drawn = match &args.config {
-                Some(file) => scenes_of(file)?,
-                None => Source::new(DataKind::Scenes),
-            };
-            let scenes = evaluate::held_back_scenes(&drawn, size)?;
+            let scenes = evaluate::held_back_scenes(&drawn(args.config.as_deref())?, size)?;
             let result = reconstruction(&vae, count, |number| Ok(scenes(number)), &mut report)?;
             (result, "scenes that no model has learnt from".to_owned())
         }
@@ -154,12 +158,8 @@ fn vae(args: &VaeArgs) -> Result<()> {
 }
 
 fn fidelity(args: &PromptsArgs) -> Result<()> {
-    let scenes = match &args.config {
-        Some(file) => scenes_of(file)?,
-        None => Source::new(DataKind::Scenes),
-    };
     let options = PromptsOptions {
-        scenes,
+        scenes: drawn(args.config.as_deref())?,
         prompts: args.prompts as usize,
         seeds: args.seeds.into(),
         proof: args.proof as usize,

@@ -8,8 +8,6 @@ use velatura_kernels::gemm::Precision;
 use velatura_kernels::isa::Isa;
 use velatura_kernels::{isa, pool, reference};
 
-const UNIT: f64 = f32::EPSILON as f64 / 2.0;
-
 fn shape(sizes: [usize; 5], causal: bool) -> AttentionShape {
     let [batch, heads, queries, keys, head_dim] = sizes;
     AttentionShape {

@@ -8,8 +8,6 @@ use velatura_kernels::activation::{self, Activation};
 use velatura_kernels::optimizer::{self, AdamW};
 use velatura_kernels::{elementwise, isa, pool, reference, resample};
 
-/// Half a unit in the last place of numbers near 1: one rounding.
-const UNIT: f64 = f32::EPSILON as f64 / 2.0;
 const ACTIVATIONS: [Activation; 3] = [Activation::Silu, Activation::Gelu, Activation::QuickGelu];
 
 /// Lengths from 0 to over two of the widest vectors, and over one task of the pool.

@@ -1,6 +1,8 @@
 //! Numbers from a seed, and comparison within bounds derived from the sums' condition.
 #![allow(dead_code)]
 
+pub mod norms;
+
 use velatura_kernels::isa::Isa;
 
 /// Numbers in −1..1 from `seed` (a 64-bit multiplicative generator's upper bits).
@@ -74,3 +76,6 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f64], scale: &[f64], bound:
 pub fn isas() -> Vec<Isa> {
     Isa::available().collect()
 }
+
+/// Half a unit in the last place of numbers near 1: one rounding.
+pub const UNIT: f64 = f32::EPSILON as f64 / 2.0;

@@ -27,7 +27,10 @@ pub fn scenes_of(file: &Path) -> Result<Source> {
 ///
 /// # Errors
 /// No scene can be drawn in this size; sprites cannot be read.
-pub fn held_back_scenes(source: &Source, size: usize) -> Result<impl Fn(usize) -> RgbImage> {
+pub fn held_back_scenes(
+    source: &Source,
+    size: usize,
+) -> Result<impl Fn(usize) -> RgbImage + use<>> {
     let generator = scene_generator(source, size)?;
     Ok(move |number| generator.scene(SEED, number as u64).render())
 }
