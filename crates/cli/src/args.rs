@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
 use velatura::pipeline::{MaskedContent, Stage};
+use velatura_train::Device;
 
 pub use self::evaluate::{
     ClipArgs, DistanceArgs, EvaluateCommand, NearestArgs, NetworkArgs, PromptsArgs, VaeArgs,
@@ -194,7 +195,8 @@ pub enum PrecisionArg {
 Examples:
   velatura train configs/default-unet.toml
   velatura train configs/default-unet.toml --resume
-  velatura train configs/default-unet.toml --plan")]
+  velatura train configs/default-unet.toml --plan
+  velatura train configs/default-unet.toml --device cuda")]
 pub struct TrainArgs {
     /// The run's config
     #[arg(value_name = "CONFIG.toml")]
@@ -211,6 +213,9 @@ pub struct TrainArgs {
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", conflicts_with = "plan")]
+    pub device: Device,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let options = Options {
         resume: args.resume,
         threads: args.threads.map(usize::from),
+        device: args.device,
         stop: &interrupt::asked,
         show: &show::on_standard_error,
     };

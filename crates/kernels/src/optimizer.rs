@@ -69,20 +69,29 @@ pub fn adamw(
 }
 
 /// What PyTorch computes in Python's f64 before it touches a tensor.
-#[derive(Clone, Copy)]
-struct Coefficients {
-    grad_scale: f32,
-    keep: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    root_correction2: f32,
-    eps: f32,
-    step_size: f32,
+#[derive(Clone, Copy, Debug)]
+pub struct Coefficients {
+    /// Of the gradient.
+    pub grad_scale: f32,
+    /// Of the weight: 1 − learning rate · decay.
+    pub keep: f32,
+    /// 1 − β₁
+    pub one_minus_beta1: f32,
+    /// β₂
+    pub beta2: f32,
+    /// 1 − β₂
+    pub one_minus_beta2: f32,
+    /// √(1 − β₂ᵗ)
+    pub root_correction2: f32,
+    /// What is added to the root of the second moment.
+    pub eps: f32,
+    /// The learning rate / (1 − β₁ᵗ)
+    pub step_size: f32,
 }
 
 impl Coefficients {
-    fn new(options: &AdamW, step: u64, grad_scale: f32) -> Self {
+    /// Those of step `step`, counted from 1.
+    pub fn new(options: &AdamW, step: u64, grad_scale: f32) -> Self {
         let [learning_rate, beta1, beta2, weight_decay] = [
             options.learning_rate,
             options.beta1,
@@ -165,5 +174,10 @@ impl Map<2> for Approach {
 /// # Panics
 /// When the lengths differ.
 pub fn ema(decay: f32, ema: &mut [f32], weights: &[f32]) {
-    update(Approach((1.0 - meant(decay)) as f32), ema, weights);
+    update(Approach(approach(decay)), ema, weights);
+}
+
+/// How far an average of this decay approaches the weights in a step: 1 − decay.
+pub fn approach(decay: f32) -> f32 {
+    (1.0 - meant(decay)) as f32
 }

@@ -81,6 +81,13 @@ impl Parameter {
         self.0.version.fetch_add(1, Ordering::Release);
     }
 
+    /// As [`Parameter::update`], wherever the value is.
+    pub(crate) fn update_tensor(&self, change: impl FnOnce(&mut Tensor)) {
+        let mut value = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut value);
+        self.0.version.fetch_add(1, Ordering::Release);
+    }
+
     /// The key under which [`Gradients`](crate::Gradients) keeps this parameter's gradient.
     pub fn id(&self) -> u64 {
         self.0.id

@@ -147,16 +147,21 @@ impl Gradients {
         }
     }
 
+    /// The sum of the gradients of `node` that there are yet.
+    pub(crate) fn so_far(&self, node: &NodeRef) -> Option<&Tensor> {
+        self.by_id.get(&node.0.as_ref()?.id)
+    }
+
     /// As [`Gradients::add`], for an operation that can add its gradient to what there is on the way: `gradient` gets the
     /// sum so far, if any, and makes the new one.
     pub(crate) fn add_onto(
         &mut self,
         node: &NodeRef,
-        gradient: impl FnOnce(Option<&[f32]>) -> Tensor,
+        gradient: impl FnOnce(Option<&Tensor>) -> Tensor,
     ) {
         if let Some(node) = &node.0 {
             let before = self.by_id.remove(&node.id);
-            let sum = gradient(before.as_ref().map(Tensor::as_slice));
+            let sum = gradient(before.as_ref());
             if let Some(before) = before {
                 assert_eq!(sum.shape(), before.shape(), "gradients of two shapes");
             }

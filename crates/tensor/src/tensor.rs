@@ -1,9 +1,12 @@
 //! The tensor: a shape, shared immutable f32 storage, and its place on the tape if it has one.
 
 use crate::buffer::{self, Buffer};
+use crate::device;
+use crate::storage::Storage;
 use crate::tape::NodeRef;
 use std::fmt;
 use std::sync::Arc;
+use velatura_gpu::{Gpu, Memory, elementwise as gpu};
 use velatura_kernels::elementwise;
 
 /// An immutable, contiguous array of f32. Cloning shares the storage.
@@ -12,7 +15,7 @@ use velatura_kernels::elementwise;
 #[derive(Clone)]
 pub struct Tensor {
     shape: Arc<[usize]>,
-    data: Arc<Buffer>,
+    data: Arc<Storage>,
     node: NodeRef,
 }
 
@@ -38,7 +41,13 @@ impl Tensor {
 
     /// All `value`.
     pub fn full(shape: &[usize], value: f32) -> Self {
-        Self::output(shape, |values| values.fill(value))
+        // What fits into a cache line or two is looked at by the processor soon.
+        const SMALL: usize = 64;
+        let len = shape.iter().product();
+        match device::current() {
+            Some(gpu) if len > SMALL => Self::from_memory(gpu.filled(len, value), shape),
+            _ => Self::output(shape, |values| values.fill(value)),
+        }
     }
 
     /// A tensor that `fill` writes whole: it must not read what it finds there.
@@ -49,6 +58,14 @@ impl Tensor {
     }
 
     pub(crate) fn from_buffer(data: Buffer, shape: &[usize]) -> Self {
+        Self::from_storage(data.into(), shape)
+    }
+
+    pub(crate) fn from_memory(memory: Memory, shape: &[usize]) -> Self {
+        Self::from_storage(memory.into(), shape)
+    }
+
+    fn from_storage(data: Storage, shape: &[usize]) -> Self {
         Tensor {
             shape: shape.into(),
             data: Arc::new(data),
@@ -76,16 +93,21 @@ impl Tensor {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len() == 0
     }
 
     /// The values in row-major order.
     pub fn as_slice(&self) -> &[f32] {
-        &self.data
+        self.data.host()
+    }
+
+    /// The values on a card.
+    pub(crate) fn memory(&self, gpu: &Gpu) -> &Memory {
+        self.data.device(gpu)
     }
 
     pub fn to_vec(&self) -> Vec<f32> {
-        self.data.to_vec()
+        self.as_slice().to_vec()
     }
 
     /// The one value of a tensor with one element.
@@ -99,12 +121,12 @@ impl Tensor {
             "item() of a tensor of shape {:?}",
             self.shape
         );
-        self.data[0]
+        self.as_slice()[0]
     }
 
     /// Whether no value is NaN or infinite.
     pub fn is_finite(&self) -> bool {
-        elementwise::all_finite(&self.data)
+        elementwise::all_finite(self.as_slice())
     }
 
     /// The same values, off the tape: no gradient flows through.
@@ -159,8 +181,12 @@ impl Tensor {
 
     /// Adds `other`, of the same shape: in place where nothing else shares the values.
     pub(crate) fn accumulate(&mut self, other: &Tensor) {
+        if let Some(gpu) = device::current() {
+            gpu::accumulate(self.memory_mut(&gpu), other.memory(&gpu));
+            return;
+        }
         match Arc::get_mut(&mut self.data) {
-            Some(sum) => elementwise::axpy(1.0, &other.data, sum),
+            Some(sum) => elementwise::axpy(1.0, other.as_slice(), sum.host_mut()),
             None => {
                 let (a, b) = (self.as_slice(), other.as_slice());
                 *self = Tensor::output(&self.shape, |sum| elementwise::add(a, b, sum));
@@ -172,11 +198,22 @@ impl Tensor {
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
         if Arc::get_mut(&mut self.data).is_none() {
             let mut copy = Buffer::for_output(self.data.len());
-            copy.copy_from_slice(&self.data);
-            self.data = Arc::new(copy);
+            copy.copy_from_slice(self.as_slice());
+            self.data = Arc::new(copy.into());
         }
         match Arc::get_mut(&mut self.data) {
-            Some(buffer) => buffer,
+            Some(storage) => storage.host_mut(),
+            None => unreachable!("the storage was made unique above"),
+        }
+    }
+
+    /// The values on a card for writing; copies them first when they are shared.
+    pub(crate) fn memory_mut(&mut self, gpu: &Gpu) -> &mut Memory {
+        if Arc::get_mut(&mut self.data).is_none() {
+            self.data = Arc::new(self.memory(gpu).duplicate().into());
+        }
+        match Arc::get_mut(&mut self.data) {
+            Some(storage) => storage.device_mut(gpu),
             None => unreachable!("the storage was made unique above"),
         }
     }
@@ -200,7 +237,7 @@ impl Tensor {
 
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.data[..self.len().min(8)];
+        let shown = &self.as_slice()[..self.len().min(8)];
         write!(f, "Tensor{:?} {shown:?}", self.shape)?;
         if self.len() > shown.len() {
             write!(f, "…")?;

@@ -4,7 +4,7 @@
 //! parameter and packs it again after each optimiser step, for the forward and for the input
 //! gradient; both are cached until the parameter changes.
 
-use crate::{Parameter, Precision};
+use crate::{Parameter, Precision, Tensor, device};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use velatura_kernels::conv::{Algorithm, ConvShape, PackedConv};
@@ -22,6 +22,8 @@ struct Inner {
 
 enum Source {
     Packed(Arc<Packed>),
+    /// As it is, for a graphics card.
+    Plain(Tensor, Precision),
     Trainable {
         parameter: Parameter,
         precision: Precision,
@@ -46,6 +48,9 @@ impl Weight {
     /// When `shape` does not fit `values`.
     pub fn packed(values: &[f32], shape: [usize; 2], precision: Precision) -> Self {
         let [o, i] = shape;
+        if let Some(plain) = Self::plain(values, &shape, precision) {
+            return plain;
+        }
         let precision = worth(precision, values, i);
         let matrix = PackedMatrix::from_rows(values, o, i, precision);
         Weight(Arc::new(Inner {
@@ -60,6 +65,9 @@ impl Weight {
     /// When `shape` does not fit `values`.
     pub fn packed_gated(values: &[f32], shape: [usize; 2], precision: Precision) -> Self {
         let [o, i] = shape;
+        if let Some(plain) = Self::plain(values, &shape, precision) {
+            return plain;
+        }
         let precision = worth(precision, values, i);
         match PackedMatrix::gated(values, o / 2, i, precision) {
             Some(matrix) => Weight(Arc::new(Inner {
@@ -90,6 +98,9 @@ impl Weight {
             ..
         } = *expected;
         let shape = [o, i, k, k];
+        if let Some(plain) = Self::plain(values, &shape, precision) {
+            return plain;
+        }
         let algorithm = match values.len() <= transformed {
             true => Algorithm::choose(expected, precision),
             false => Algorithm::Direct,
@@ -103,6 +114,16 @@ impl Weight {
             shape: shape.to_vec(),
             source: Source::Packed(Arc::new(pack(values, &shape, precision, algorithm))),
         }))
+    }
+
+    /// Where this thread's operations are a card's: nothing is packed for the processor.
+    fn plain(values: &[f32], shape: &[usize], precision: Precision) -> Option<Self> {
+        device::current()?;
+        let tensor = Tensor::from_vec(values.to_vec(), shape);
+        Some(Weight(Arc::new(Inner {
+            shape: shape.to_vec(),
+            source: Source::Plain(tensor, precision),
+        })))
     }
 
     /// A weight that training changes, with products in f32.
@@ -132,8 +153,20 @@ impl Weight {
     /// The parameter behind a trainable weight.
     pub fn parameter(&self) -> Option<&Parameter> {
         match &self.0.source {
-            Source::Packed(_) => None,
+            Source::Packed(_) | Source::Plain(..) => None,
             Source::Trainable { parameter, .. } => Some(parameter),
+        }
+    }
+
+    /// The weight as it is, off the tape.
+    ///
+    /// # Panics
+    /// When only its packed form was kept.
+    pub(crate) fn tensor(&self) -> Tensor {
+        match &self.0.source {
+            Source::Packed(_) => panic!("{self:?}, packed for the processor, used on a graphics card"),
+            Source::Plain(tensor, _) => tensor.clone(),
+            Source::Trainable { parameter, .. } => parameter.value().detach(),
         }
     }
 
@@ -144,7 +177,7 @@ impl Weight {
                 Packed::Matrix(matrix) => matrix.precision(),
                 Packed::Conv(conv) => conv.precision(),
             },
-            Source::Trainable { precision, .. } => *precision,
+            Source::Plain(_, precision) | Source::Trainable { precision, .. } => *precision,
         }
     }
 
@@ -152,6 +185,7 @@ impl Weight {
     pub(crate) fn forward(&self, conv: Option<&ConvShape>) -> Arc<Packed> {
         match &self.0.source {
             Source::Packed(packed) => packed.clone(),
+            Source::Plain(..) => panic!("{self:?}, for a graphics card, used on the processor"),
             Source::Trainable {
                 parameter,
                 precision,
@@ -172,7 +206,7 @@ impl Weight {
     /// For a weight packed for inference, which no gradient passes.
     pub(crate) fn for_input_gradient(&self, conv: Option<&ConvShape>) -> Arc<Packed> {
         match &self.0.source {
-            Source::Packed(_) => panic!("a gradient through {self:?}, packed for inference"),
+            Source::Packed(_) | Source::Plain(..) => panic!("a gradient through {self:?}, packed for inference"),
             Source::Trainable {
                 parameter,
                 precision,

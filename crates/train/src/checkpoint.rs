@@ -15,6 +15,8 @@ use velatura::checkpoint::{FloatType, TensorFile, save_tensors, write_folder_ato
 
 pub use self::state::State;
 use crate::config::first_difference;
+use velatura_tensor::Tensor;
+
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -202,7 +204,8 @@ pub fn restore(dir: &Path, optimizers: &mut [Optimizer], ema: Option<&mut Ema>) 
         moments.set([&first, &second]);
     }
     for (named, average) in ema.into_iter().flat_map(Ema::averages_mut) {
-        *average = read(format!("{}#average", named.key()), named.len())?;
+        let values = read(format!("{}#average", named.key()), named.len())?;
+        *average = Tensor::from_vec(values, named.parameter.shape());
     }
     Ok(())
 }
@@ -213,7 +216,7 @@ mod tests {
     use crate::config::Optimizer as Config;
     use crate::optimizer::Named;
     use serde_json::json;
-    use velatura_tensor::{Parameter, Tensor};
+    use velatura_tensor::Parameter;
 
     fn parts() -> (Optimizer, Ema) {
         let parameter = Parameter::new("w", Tensor::from_vec(vec![1.0, 2.0], &[2]));
@@ -278,7 +281,7 @@ mod tests {
         restore(&dir, &mut optimizers, Some(&mut ema)).unwrap();
         let (_, moments) = optimizers[0].moments_mut().next().unwrap();
         assert_eq!(moments.to_f32()[1], [0.0, 15.0]);
-        assert_eq!(ema.averages_mut().next().unwrap().1, &[1.0, 2.0]);
+        assert_eq!(ema.averages_mut().next().unwrap().1.as_slice(), [1.0, 2.0]);
     }
 
     #[test]

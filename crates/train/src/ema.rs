@@ -1,7 +1,6 @@
 //! The exponential moving average of the weights, which is what is sampled from and exported.
 
-use velatura_kernels::optimizer::ema;
-use velatura_tensor::Tensor;
+use velatura_tensor::{Tensor, ema};
 
 use crate::optimizer::Named;
 
@@ -9,7 +8,7 @@ use crate::optimizer::Named;
 pub struct Ema {
     decay: f32,
     parameters: Vec<Named>,
-    averages: Vec<Vec<f32>>,
+    averages: Vec<Tensor>,
 }
 
 impl Ema {
@@ -18,7 +17,7 @@ impl Ema {
         let averages = || {
             parameters
                 .iter()
-                .map(|named| named.parameter.value().to_vec())
+                .map(|named| named.parameter.value().detach())
                 .collect()
         };
         (decay > 0.0).then(|| Ema {
@@ -35,7 +34,7 @@ impl Ema {
     pub fn update(&mut self, step: u64) {
         let decay = self.decay.min((1 + step) as f32 / (10 + step) as f32);
         for (named, average) in self.parameters.iter().zip(&mut self.averages) {
-            ema(decay, average, named.parameter.value().as_slice());
+            ema(decay, average, &named.parameter.value());
         }
     }
 
@@ -49,20 +48,13 @@ impl Ema {
 
     fn swap(&mut self) {
         for (named, average) in self.parameters.iter().zip(&mut self.averages) {
-            named
-                .parameter
-                .update(|weights| weights.swap_with_slice(average));
+            named.parameter.swap(average);
         }
     }
 
     /// The averages as tensors for a checkpoint.
     pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
-        let tensor = |(named, average): (&Named, &Vec<f32>)| {
-            (
-                named.key(),
-                Tensor::from_vec(average.clone(), named.parameter.shape()),
-            )
-        };
+        let tensor = |(named, average): (&Named, &Tensor)| (named.key(), average.clone());
         self.parameters
             .iter()
             .zip(&self.averages)
@@ -70,7 +62,7 @@ impl Ema {
             .collect()
     }
 
-    pub(crate) fn averages_mut(&mut self) -> impl Iterator<Item = (&Named, &mut Vec<f32>)> {
+    pub(crate) fn averages_mut(&mut self) -> impl Iterator<Item = (&Named, &mut Tensor)> {
         self.parameters.iter().zip(&mut self.averages)
     }
 }
@@ -92,9 +84,9 @@ mod tests {
         parameter.set(Tensor::from_vec(vec![11.0], &[1]));
         average.update(1);
         // (1 + 1) / (10 + 1) of the old, the rest of the new.
-        assert!((average.averages[0][0] - 9.0).abs() < 1e-5);
+        assert!((average.averages[0].item() - 9.0).abs() < 1e-5);
         average.update(100);
-        assert!((average.averages[0][0] - 10.0).abs() < 1e-5);
+        assert!((average.averages[0].item() - 10.0).abs() < 1e-5);
         let inside = average.during(|| parameter.value().item());
         assert!((inside - 10.0).abs() < 1e-5);
         assert_eq!(parameter.value().item(), 11.0);

@@ -68,6 +68,9 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The graphics card.
+    #[error(transparent)]
+    Gpu(#[from] velatura_tensor::GpuError),
     /// A model, tokenizer or checkpoint of the library.
     #[error(transparent)]
     Model(#[from] velatura::Error),

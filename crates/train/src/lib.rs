@@ -52,6 +52,8 @@ mod vae_loss;
 use std::path::{Path, PathBuf};
 
 use velatura::image::Image;
+use velatura_tensor::Gpu;
+use velatura_tensor::device::on;
 
 pub use self::config::Config;
 pub use self::denoising::{Denoising, Distance, Example};
@@ -61,6 +63,7 @@ pub use self::objective::Losses;
 pub use self::plan::{Plan, plan};
 pub use self::run_folder::RunFolder;
 pub use self::vae_loss::VaeLoss;
+pub use velatura_tensor::device::Device;
 
 /// How a run is started.
 pub struct Options<'a> {
@@ -68,6 +71,8 @@ pub struct Options<'a> {
     pub resume: bool,
     /// Threads for the arithmetic; all cores if absent.
     pub threads: Option<usize>,
+    /// Where the arithmetic is done.
+    pub device: Device,
     /// Asked after every step; true finishes the step, saves and leaves.
     pub stop: &'a dyn Fn() -> bool,
     /// Makes of a sample picture what shows it in this terminal; none in one that cannot.
@@ -79,6 +84,7 @@ impl Default for Options<'_> {
         Options {
             resume: false,
             threads: None,
+            device: Device::Cpu,
             stop: &|| false,
             show: &|_| None,
         }
@@ -117,12 +123,17 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
     if let Some(threads) = options.threads {
         velatura_kernels::pool::set_threads(threads);
     }
+    let gpu = options.device.open()?;
+    if let Some(gpu) = &gpu {
+        eprintln!("on {}", gpu.name());
+    }
     let folder = RunFolder::open(&config, file, options.resume)?;
-    let outcome = match config.model.part {
+    let run = || match config.model.part {
         config::Part::Vae => step_vae::train(&config, &folder, options),
         config::Part::Scorer => scorer::train(&config, &folder, options),
         _ => step_unet::train(&config, &folder, options),
     };
+    let outcome = Gpu::catch(|| on(gpu.as_ref(), run)).unwrap_or_else(|error| Err(error.into()));
     if outcome.is_err() {
         folder.discard_if_unused();
     }

@@ -5,9 +5,8 @@ mod moments;
 
 use std::f64::consts::PI;
 
-use velatura_kernels::elementwise::{all_finite, sum_squares};
-use velatura_kernels::optimizer::{AdamW as Settings, adamw};
-use velatura_tensor::{Gradients, Parameter, Tensor};
+use velatura_kernels::optimizer::AdamW as Settings;
+use velatura_tensor::{Gradients, Parameter, Tensor, sums_of_squares};
 
 use self::moments::Moments;
 use crate::config::{Decay, Optimizer as Config};
@@ -108,14 +107,12 @@ impl Optimizer {
 
     /// The Euclidean norm of all gradients together.
     pub fn gradient_norm(&self, gradients: &Gradients) -> f64 {
-        let squares = self
+        let all: Vec<&Tensor> = self
             .parameters
             .iter()
-            .filter_map(|named| gradients.get(&named.parameter));
-        squares
-            .map(|gradient| sum_squares(gradient.as_slice()))
-            .sum::<f64>()
-            .sqrt()
+            .filter_map(|named| gradients.get(&named.parameter))
+            .collect();
+        sums_of_squares(&all).iter().sum::<f64>().sqrt()
     }
 
     /// The first parameter whose gradient is not finite.
@@ -123,7 +120,7 @@ impl Optimizer {
         let bad = |named: &&Named| {
             gradients
                 .get(&named.parameter)
-                .is_some_and(|g| !all_finite(g.as_slice()))
+                .is_some_and(|gradient| !gradient.is_finite())
         };
         self.parameters.iter().find(bad).map(Named::key)
     }
@@ -149,23 +146,7 @@ impl Optimizer {
             let Some(gradient) = gradients.get(&named.parameter) else {
                 continue;
             };
-            let gradient = gradient.as_slice();
-            named.parameter.update(|weights| {
-                moments.update(|start, first, second| {
-                    let piece = start..start + first.len();
-                    let weights = &mut weights[piece.clone()];
-                    let gradient = &gradient[piece];
-                    adamw(
-                        &settings,
-                        step,
-                        scale as f32,
-                        weights,
-                        gradient,
-                        first,
-                        second,
-                    );
-                });
-            });
+            moments.step(&settings, step, scale as f32, &named.parameter, gradient);
         }
     }
 }

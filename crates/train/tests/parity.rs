@@ -10,13 +10,22 @@ use velatura::checkpoint::{Component, TensorFile, read_config};
 use velatura::diffusion::{Sampler, SchedulerConfig};
 use velatura::unet::{Unet, UnetConfig};
 use velatura::weights::{Mode, Store};
-use velatura_tensor::Tensor;
+use velatura_tensor::{Gpu, Tensor, device};
 use velatura_train::config::{Loss, Optimizer as Settings};
 use velatura_train::optimizer::{Named, Optimizer};
 use velatura_train::{Denoising, Example};
 
 #[test]
 fn twenty_steps_go_the_way_of_pytorch() {
+    follow_all();
+}
+
+#[test]
+fn on_a_graphics_card_they_do_too() {
+    device::on(Some(&Gpu::for_tests()), follow_all);
+}
+
+fn follow_all() {
     let Some(folder) = topic("training") else {
         return;
     };

@@ -1,8 +1,9 @@
 //! Multi-head attention without the matrix of scores in memory.
 
+use super::on_gpu;
 use crate::buffer::Buffer;
 use crate::tape::is_recording;
-use crate::{Precision, Tensor};
+use crate::{Precision, Tensor, device};
 use velatura_kernels::attention::{self, AttentionShape};
 use velatura_kernels::profile;
 
@@ -49,6 +50,9 @@ impl Tensor {
             causal,
             precision,
         };
+        if let Some(gpu) = device::current() {
+            return on_gpu::attention(&gpu, &shape, [self, k, v]);
+        }
         // The backward pass rebuilds the scores from their row-wise log-sum-exp.
         let mut lse = is_recording(&[self, k, v]).then(|| vec![0.0; batch * heads * queries]);
         let mut out = Tensor::output(self.shape(), |out| {

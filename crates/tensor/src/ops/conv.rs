@@ -2,7 +2,8 @@
 
 use super::linear::bias_gradient;
 use crate::weight::Packed;
-use crate::{Padding, Parameter, Tensor, Weight};
+use crate::{Gpu, Padding, Parameter, Tensor, Weight};
+use velatura_gpu::conv as gpu;
 use velatura_kernels::conv::{self, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
 use velatura_kernels::profile::{self, Note};
@@ -66,8 +67,15 @@ impl Tensor {
         }
 
         let bias = bias.map(Parameter::value);
-        let packed = weight.forward(Some(&shape));
-        let mut out = Tensor::output(&out_shape, |out| {
+        let precision = weight.precision();
+        let on_gpu = |on: &Gpu| {
+            let (x, w) = (self.memory(on), weight.tensor());
+            let bias = bias.as_ref().map(|bias| bias.memory(on));
+            let residual = residual.map(|residual| residual.memory(on));
+            gpu::forward(&shape, x, w.memory(on), bias, residual, precision)
+        };
+        let mut out = Tensor::computed(&out_shape, on_gpu, |out| {
+            let packed = weight.forward(Some(&shape));
             let epilogue = Epilogue {
                 bias: bias.as_ref().map(Tensor::as_slice),
                 residual: residual.map(Tensor::as_slice),
@@ -87,17 +95,23 @@ impl Tensor {
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
-                let packed = weight.for_input_gradient(Some(&shape));
-                let _note = note("input", &shape, weight.precision());
-                Tensor::output(x.shape(), |dx| {
+                let on_gpu = |on: &Gpu| {
+                    let w = weight.tensor();
+                    gpu::backward_input(&shape, dy.memory(on), w.memory(on), precision)
+                };
+                Tensor::computed(x.shape(), on_gpu, |dx| {
+                    let packed = weight.for_input_gradient(Some(&shape));
+                    let _note = note("input", &shape, precision);
                     conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
                 })
             });
             gradients.add(&w_node, || {
-                let _note = note("weight", &shape, weight.precision());
-                Tensor::output(weight.shape(), |dw| {
+                let on_gpu =
+                    |on: &Gpu| gpu::backward_weight(&shape, x.memory(on), dy.memory(on), precision);
+                Tensor::computed(weight.shape(), on_gpu, |dw| {
+                    let _note = note("weight", &shape, precision);
                     let (x, dy) = (x.as_slice(), dy.as_slice());
-                    conv::backward_weight(&shape, x, dy, dw, weight.precision())
+                    conv::backward_weight(&shape, x, dy, dw, precision)
                 })
             });
             gradients.add(&bias_node, || bias_gradient(dy, rows, out_channels));

@@ -7,7 +7,7 @@
 
 use super::conv::as_conv;
 use crate::buffer::Buffer;
-use crate::{Padding, Parameter, Tensor, Weight};
+use crate::{Padding, Parameter, Tensor, Weight, device};
 use std::ops::Range;
 use velatura_kernels::conv::{self, ConvShape};
 use velatura_kernels::gemm::Epilogue;
@@ -60,7 +60,7 @@ impl BandedConv<'_> {
     /// x `[B, H, W, I]` → `[B, H, W, O]`, twice as high and wide with [`Before::Upsample`]. Where x has O
     /// channels and nobody else holds it, its memory becomes the result's.
     ///
-    /// With weights for training, and where the intermediates are small, the operations are taken one after
+    /// With weights for training, on a graphics card, and where the intermediates are small, the operations are taken one after
     /// the other.
     ///
     /// # Panics
@@ -70,8 +70,8 @@ impl BandedConv<'_> {
             panic!("conv2d of {:?}, expected [B, H, W, C]", x.shape());
         };
         let scale = self.scale();
-        let trains = self.weight.parameter().is_some();
-        if trains || batch * height * width * channels * scale * scale <= 2 * WINDOW {
+        let whole = self.weight.parameter().is_some() || device::current().is_some();
+        if whole || batch * height * width * channels * scale * scale <= 2 * WINDOW {
             return self.separately(x);
         }
         let rows = (WINDOW / (scale * width * channels)) / ROWS * ROWS;

@@ -1,6 +1,8 @@
 //! Joining, cutting and reordering.
 
 use crate::Tensor;
+use velatura_gpu::Gpu;
+use velatura_gpu::layout::{self as gpu, Columns};
 use velatura_kernels::pool;
 use velatura_kernels::profile::{self, Note};
 
@@ -32,7 +34,27 @@ impl Tensor {
         let total: usize = widths.iter().sum();
         let mut shape = leading.to_vec();
         shape.push(total);
-        let mut out = Tensor::output(&shape, |out| {
+        let rows = leading.iter().product::<usize>();
+        let on_gpu = |on: &Gpu| {
+            let mut out = on.allocate(rows * total);
+            let mut start = 0;
+            for (part, &width) in parts.iter().zip(&widths) {
+                let into = Columns {
+                    width: total,
+                    start,
+                };
+                gpu::copy_columns(
+                    [rows, width],
+                    part.memory(on),
+                    Columns { width, start: 0 },
+                    &mut out,
+                    into,
+                );
+                start += width;
+            }
+            out
+        };
+        let mut out = Tensor::computed(&shape, on_gpu, |out| {
             let _note = note("join", &shape);
             by_rows(out, total, |first, out| {
                 let mut start = 0;
@@ -68,7 +90,23 @@ impl Tensor {
         if let Some(last) = shape.last_mut() {
             *last = len;
         }
-        let mut out = Tensor::output(&shape, |out| {
+        let rows = self.len() / total.max(1);
+        let (whole, part) = (
+            Columns {
+                width: total,
+                start,
+            },
+            Columns {
+                width: len,
+                start: 0,
+            },
+        );
+        let on_gpu = |on: &Gpu| {
+            let mut out = on.allocate(rows * len);
+            gpu::copy_columns([rows, len], self.memory(on), whole, &mut out, part);
+            out
+        };
+        let mut out = Tensor::computed(&shape, on_gpu, |out| {
             let _note = note("cut", &shape);
             by_rows(out, len, |first, out| {
                 let rows = self.as_slice()[first * total..].chunks_exact(total);
@@ -80,7 +118,12 @@ impl Tensor {
         let (node, shape) = (self.node().clone(), self.shape().to_vec());
         out.record(&[self], move |dy, gradients| {
             gradients.add(&node, || {
-                Tensor::output(&shape, |dx| {
+                let on_gpu = |on: &Gpu| {
+                    let mut dx = on.filled(rows * total, 0.0);
+                    gpu::copy_columns([rows, len], dy.memory(on), part, &mut dx, whole);
+                    dx
+                };
+                Tensor::computed(&shape, on_gpu, |dx| {
                     dx.fill(0.0);
                     let rows = dx.chunks_exact_mut(total);
                     for (row, dy) in rows.zip(dy.as_slice().chunks_exact(len)) {
@@ -101,7 +144,16 @@ impl Tensor {
         let counts: Vec<usize> = parts.iter().map(|x| x.dim(0)).collect();
         let mut shape = parts[0].shape().to_vec();
         shape[0] = counts.iter().sum();
-        let mut out = Tensor::output(&shape, |out| {
+        let on_gpu = |on: &Gpu| {
+            let mut out = on.allocate(shape.iter().product());
+            let mut start = 0;
+            for part in parts {
+                gpu::copy(part.len(), part.memory(on), 0, &mut out, start);
+                start += part.len();
+            }
+            out
+        };
+        let mut out = Tensor::computed(&shape, on_gpu, |out| {
             let mut start = 0;
             for part in parts {
                 out[start..start + part.len()].copy_from_slice(part.as_slice());
@@ -130,13 +182,23 @@ impl Tensor {
         let sample = self.len() / batch.max(1);
         let mut shape = self.shape().to_vec();
         shape[0] = count;
-        let mut out = Tensor::output(&shape, |out| {
+        let on_gpu = |on: &Gpu| {
+            let mut out = on.allocate(count * sample);
+            gpu::copy(count * sample, self.memory(on), start * sample, &mut out, 0);
+            out
+        };
+        let mut out = Tensor::computed(&shape, on_gpu, |out| {
             out.copy_from_slice(&self.as_slice()[start * sample..][..count * sample])
         });
         let (node, shape) = (self.node().clone(), self.shape().to_vec());
         out.record(&[self], move |dy, gradients| {
             gradients.add(&node, || {
-                Tensor::output(&shape, |dx| {
+                let on_gpu = |on: &Gpu| {
+                    let mut dx = on.filled(batch * sample, 0.0);
+                    gpu::copy(count * sample, dy.memory(on), 0, &mut dx, start * sample);
+                    dx
+                };
+                Tensor::computed(&shape, on_gpu, |dx| {
                     dx.fill(0.0);
                     dx[start * sample..][..count * sample].copy_from_slice(dy.as_slice());
                 })
@@ -163,7 +225,8 @@ impl Tensor {
 
     /// Each sample's `rows × columns` matrix transposed.
     fn swap_axes(&self, batch: usize, rows: usize, columns: usize, shape: &[usize]) -> Tensor {
-        let mut out = Tensor::output(shape, |out| {
+        let on_gpu = |on: &Gpu| gpu::swap_axes(self.memory(on), rows, columns);
+        let mut out = Tensor::computed(shape, on_gpu, |out| {
             for b in 0..batch {
                 let from = &self.as_slice()[b * rows * columns..][..rows * columns];
                 let to = &mut out[b * rows * columns..][..rows * columns];

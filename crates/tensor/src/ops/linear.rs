@@ -1,7 +1,8 @@
 //! The linear layer and the embedding table.
 
 use crate::weight::Packed;
-use crate::{Parameter, Tensor, Weight};
+use crate::{Gpu, Parameter, Tensor, Weight, device};
+use velatura_gpu::{layout, matmul as gpu};
 use velatura_kernels::elementwise::sum_rows;
 use velatura_kernels::gemm::{
     Epilogue, PackedMatrix, matmul_geglu, matmul_packed, weight_gradient,
@@ -51,11 +52,17 @@ impl Tensor {
         let residual_node = residual.map(|r| r.node().clone()).unwrap_or_default();
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
+            let sizes = [rows, inputs, outputs];
             gradients.add_onto(x.node(), |before| {
-                let packed = weight.for_input_gradient(None);
-                Tensor::output(x.shape(), |dx| {
+                let on_gpu = |on: &Gpu| {
+                    let (dy, w) = (dy.memory(on), weight.tensor());
+                    let before = before.map(|before| before.memory(on));
+                    gpu::linear_input_gradient(sizes, dy, w.memory(on), before, weight.precision())
+                };
+                Tensor::computed(x.shape(), on_gpu, |dx| {
+                    let packed = weight.for_input_gradient(None);
                     let epilogue = Epilogue {
-                        residual: before,
+                        residual: before.map(Tensor::as_slice),
                         ..Epilogue::default()
                     };
                     matmul_packed(rows, dy.as_slice(), as_matrix(&packed), dx, &epilogue);
@@ -70,7 +77,11 @@ impl Tensor {
                         2.0 * rows as f64 * (inputs * outputs) as f64,
                     )
                 });
-                Tensor::output(weight.shape(), |dw| {
+                let on_gpu = |on: &Gpu| {
+                    let (dy, x) = (dy.memory(on), x.memory(on));
+                    gpu::linear_weight_gradient(sizes, dy, x, weight.precision())
+                };
+                Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let (dy, x) = (dy.as_slice(), x.as_slice());
                     let shape = (rows, outputs, inputs);
                     weight_gradient(shape, dy, x, dw, weight.precision());
@@ -88,7 +99,7 @@ impl Tensor {
     /// # Panics
     /// When x has not I channels.
     pub fn linear_geglu(&self, weight: &Weight, bias: Option<&Parameter>) -> Tensor {
-        if weight.parameter().is_some() {
+        if weight.parameter().is_some() || device::current().is_some() {
             return self.linear(weight, bias).geglu();
         }
         let packed = weight.forward(None);
@@ -115,8 +126,15 @@ impl Tensor {
             assert_eq!(residual.shape(), shape, "a residual of {shape:?}");
         }
         let bias = bias.map(Parameter::value);
-        let packed = weight.forward(None);
-        Tensor::output(&shape, |out| {
+        let on_gpu = |on: &Gpu| {
+            let (w, precision) = (weight.tensor(), weight.precision());
+            let bias = bias.as_ref().map(|bias| bias.memory(on));
+            let residual = residual.map(|residual| residual.memory(on));
+            let sizes = [rows, weight.shape()[1], weight.shape()[0]];
+            gpu::linear(sizes, self.memory(on), w.memory(on), bias, residual, precision)
+        };
+        Tensor::computed(&shape, on_gpu, |out| {
+            let packed = weight.forward(None);
             let epilogue = Epilogue {
                 bias: bias.as_ref().map(Tensor::as_slice),
                 residual: residual.map(Tensor::as_slice),
@@ -144,9 +162,11 @@ impl Tensor {
 
 /// The gradient of a bias: the sum of dy over all rows.
 pub(super) fn bias_gradient(dy: &Tensor, rows: usize, channels: usize) -> Tensor {
-    Tensor::output(&[channels], |out| {
-        sum_rows(rows, channels, dy.as_slice(), out)
-    })
+    Tensor::computed(
+        &[channels],
+        |on| gpu::bias_gradient(dy.memory(on), rows, channels),
+        |out| sum_rows(rows, channels, dy.as_slice(), out),
+    )
 }
 
 fn as_matrix(packed: &Packed) -> &PackedMatrix {
@@ -166,27 +186,27 @@ impl Parameter {
         let table = self.value();
         let mut full = shape.to_vec();
         full.push(width);
-        let mut out = Tensor::output(&full, |out| {
-            assert_eq!(
-                out.len(),
-                ids.len() * width,
-                "{} ids for shape {shape:?}",
-                ids.len()
-            );
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            ids.len(),
+            "{} ids for shape {shape:?}",
+            ids.len()
+        );
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
+            panic!("id {id} in a table of {rows} rows ({})", self.name());
+        }
+        let on_gpu = |on: &Gpu| layout::take_rows(table.memory(on), ids, width);
+        let mut out = Tensor::computed(&full, on_gpu, |out| {
             for (&id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
-                let id = id as usize;
-                assert!(
-                    id < rows,
-                    "id {id} in a table of {rows} rows ({})",
-                    self.name()
-                );
-                out.copy_from_slice(&table.as_slice()[id * width..][..width]);
+                out.copy_from_slice(&table.as_slice()[id as usize * width..][..width]);
             }
         });
         let (node, ids) = (table.node().clone(), ids.to_vec());
         out.record(&[&table], move |dy, gradients| {
             gradients.add(&node, || {
-                Tensor::output(&[rows, width], |d_table| {
+                let on_gpu =
+                    |on: &Gpu| layout::take_rows_backward(dy.memory(on), &ids, [rows, width]);
+                Tensor::computed(&[rows, width], on_gpu, |d_table| {
                     d_table.fill(0.0);
                     for (&id, dy) in ids.iter().zip(dy.as_slice().chunks_exact(width)) {
                         let row = &mut d_table[id as usize * width..][..width];

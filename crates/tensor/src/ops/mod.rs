@@ -7,6 +7,9 @@ mod elementwise;
 mod layout;
 mod linear;
 mod norm;
+mod on_gpu;
 mod resample;
+mod update;
 
+pub use update::{ema, sums_of_squares};
 pub use conv_bands::{BandedConv, Before, Residual};

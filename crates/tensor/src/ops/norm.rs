@@ -1,6 +1,7 @@
 //! Group and layer normalisation, and channels of length 1.
 
-use crate::{Parameter, Tensor};
+use crate::{Parameter, Tensor, device};
+use super::on_gpu;
 use velatura_kernels::norm::{self, GroupNormShape};
 use velatura_kernels::profile::{self, Note};
 
@@ -67,6 +68,9 @@ impl Tensor {
             groups,
         };
         let (gamma, beta) = (gamma.value(), beta.value());
+        if let Some(gpu) = device::current() {
+            return on_gpu::group_norm(&gpu, &shape, eps, self, [&gamma, &beta], silu);
+        }
         let mut stats = vec![0.0; batch * groups * 2];
         let mut out = Tensor::output(self.shape(), |out| {
             let (gamma, beta) = (gamma.as_slice(), beta.as_slice());
@@ -96,7 +100,7 @@ impl Tensor {
                         &stats,
                         silu,
                         dy.as_slice(),
-                        before,
+                        before.map(Tensor::as_slice),
                         dx,
                         &mut d_gamma,
                         &mut d_beta,
@@ -121,6 +125,9 @@ impl Tensor {
         );
         let rows = self.len() / channels.max(1);
         let (gamma, beta) = (gamma.value(), beta.value());
+        if let Some(gpu) = device::current() {
+            return on_gpu::layer_norm(&gpu, rows, eps, self, [&gamma, &beta]);
+        }
         let mut stats = vec![0.0; rows * 2];
         let mut out = Tensor::output(self.shape(), |out| {
             let (gamma, beta) = (gamma.as_slice(), beta.as_slice());
@@ -150,7 +157,7 @@ impl Tensor {
                         gamma,
                         &stats,
                         dy,
-                        before,
+                        before.map(Tensor::as_slice),
                         dx,
                         &mut d_gamma,
                         &mut d_beta,

@@ -1,6 +1,7 @@
 //! Change of a feature map's size.
 
 use crate::Tensor;
+use velatura_gpu::layout as gpu;
 use velatura_kernels::resample;
 
 impl Tensor {
@@ -9,15 +10,19 @@ impl Tensor {
         let &[b, h, w, c] = self.shape() else {
             panic!("upsampling of {:?}, expected [B, H, W, C]", self.shape());
         };
-        let mut out = Tensor::output(&[b, 2 * h, 2 * w, c], |out| {
-            resample::upsample_nearest2x(b, h, w, c, self.as_slice(), out)
-        });
+        let mut out = Tensor::computed(
+            &[b, 2 * h, 2 * w, c],
+            |on| gpu::upsample_nearest2x(self.memory(on), [h, w, c]),
+            |out| resample::upsample_nearest2x(b, h, w, c, self.as_slice(), out),
+        );
         let node = self.node().clone();
         out.record(&[self], move |dy, gradients| {
             gradients.add(&node, || {
-                Tensor::output(&[b, h, w, c], |dx| {
-                    resample::upsample_nearest2x_backward(b, h, w, c, dy.as_slice(), dx)
-                })
+                Tensor::computed(
+                    &[b, h, w, c],
+                    |on| gpu::upsample_nearest2x_backward(dy.memory(on), [h, w, c]),
+                    |dx| resample::upsample_nearest2x_backward(b, h, w, c, dy.as_slice(), dx),
+                )
             })
         });
         out

@@ -1,12 +1,15 @@
 //! AdamW's two moments of one parameter: as f32, or in eight bits each.
 
+use velatura_kernels::optimizer::{AdamW, adamw};
+use velatura_tensor::{Parameter, Tensor};
+
 use super::eight_bit::{BLOCK, Code, Quantised};
 use crate::config::StateKind;
 
 /// Running means of the gradient and of its square.
 pub(crate) enum Moments {
     /// Four bytes a value.
-    Full { first: Vec<f32>, second: Vec<f32> },
+    Full { first: Tensor, second: Tensor },
     /// One byte a value, and a scale for each block.
     EightBit { first: Quantised, second: Quantised },
 }
@@ -19,8 +22,8 @@ impl Moments {
     pub fn new(kind: StateKind, len: usize) -> Moments {
         match kind {
             StateKind::F32 => Moments::Full {
-                first: vec![0.0; len],
-                second: vec![0.0; len],
+                first: Tensor::zeros(&[len]),
+                second: Tensor::zeros(&[len]),
             },
             StateKind::EightBit => Moments::EightBit {
                 first: Quantised::zeros(Code::Signed, len),
@@ -29,30 +32,40 @@ impl Moments {
         }
     }
 
-    /// Hands `change` the moments for writing, in pieces: where a piece begins, its first and its second moments.
-    pub fn update(&mut self, mut change: impl FnMut(usize, &mut [f32], &mut [f32])) {
+    /// Applies step `step` of AdamW to `parameter`, whose moments these are; the gradient counts `scale` times.
+    pub fn step(
+        &mut self,
+        options: &AdamW,
+        step: u64,
+        scale: f32,
+        parameter: &Parameter,
+        gradient: &Tensor,
+    ) {
         match self {
-            Moments::Full { first, second } => change(0, first, second),
-            Moments::EightBit { first, second } => {
-                let len = first.len();
+            Moments::Full { first, second } => {
+                parameter.adamw(options, step, scale, gradient, first, second);
+            }
+            Moments::EightBit { first, second } => parameter.update(|weights| {
+                let (len, gradient) = (first.len(), gradient.as_slice());
                 let (mut m, mut v) = (vec![0.0; PIECE.min(len)], vec![0.0; PIECE.min(len)]);
                 for start in (0..len).step_by(PIECE) {
-                    let size = PIECE.min(len - start);
-                    let (m, v) = (&mut m[..size], &mut v[..size]);
+                    let piece = start..(start + PIECE).min(len);
+                    let (m, v) = (&mut m[..piece.len()], &mut v[..piece.len()]);
                     first.read(start, m);
                     second.read(start, v);
-                    change(start, m, v);
+                    let (weights, gradient) = (&mut weights[piece.clone()], &gradient[piece]);
+                    adamw(options, step, scale, weights, gradient, m, v);
                     first.write(start, m);
                     second.write(start, v);
                 }
-            }
+            }),
         }
     }
 
     /// Both moments as f32.
     pub fn to_f32(&self) -> [Vec<f32>; 2] {
         match self {
-            Moments::Full { first, second } => [first.clone(), second.clone()],
+            Moments::Full { first, second } => [first.to_vec(), second.to_vec()],
             Moments::EightBit { first, second } => [first, second].map(|quantised| {
                 let mut values = vec![0.0; quantised.len()];
                 quantised.read(0, &mut values);
@@ -68,8 +81,9 @@ impl Moments {
     pub fn set(&mut self, values: [&[f32]; 2]) {
         match self {
             Moments::Full { first, second } => {
-                first.copy_from_slice(values[0]);
-                second.copy_from_slice(values[1]);
+                for (moment, values) in [first, second].into_iter().zip(values) {
+                    *moment = Tensor::from_vec(values.to_vec(), &[moment.len()]);
+                }
             }
             Moments::EightBit { first, second } => {
                 first.write(0, values[0]);

@@ -1,0 +1,28 @@
+// What a kernel's source needs of CUDA, on a processor: see emulator.c.
+#include <math.h>
+#include <stddef.h>
+
+struct Args {
+    float *p[8];
+    int n[12];
+    float f[8];
+};
+
+struct Index {
+    unsigned x;
+};
+
+extern struct Index threadIdx, blockIdx, blockDim, gridDim;
+void barrier(void);
+
+struct Entry {
+    const char *name;
+    void (*run)(struct Args);
+    int waits;
+};
+
+// One block runs at a time, so what its threads share is a static variable.
+#define KERNEL(name) void name(struct Args a)
+#define DEVICE static inline
+#define SHARED static
+#define BARRIER barrier()

@@ -1,0 +1,163 @@
+//! Element by element, and sums: arithmetic and activations.
+
+use velatura_kernels::activation::Activation;
+
+use crate::device::THREADS;
+use crate::{Gpu, Memory};
+
+/// Blocks of a sum over everything, at most; each gives a number for the host to add.
+const SUM_BLOCKS: usize = 256;
+
+/// Rows that one block of a sum over rows takes.
+const CHUNK: usize = 256;
+
+/// a·x + b·y
+pub fn combine(a: f32, x: &Memory, b: f32, y: &Memory) -> Memory {
+    assert_eq!(x.len(), y.len(), "combine");
+    let out = x.gpu().allocate(x.len());
+    let pointers = [x.all(), y.all(), out.all()];
+    x.gpu().each("combine", x.len(), &pointers, &[], &[a, b]);
+    out
+}
+
+/// x += y
+pub fn accumulate(x: &mut Memory, y: &Memory) {
+    assert_eq!(x.len(), y.len(), "accumulate");
+    let pointers = [x.all(), y.all(), x.all()];
+    x.gpu()
+        .each("combine", x.len(), &pointers, &[], &[1.0, 1.0]);
+}
+
+/// a·x + b
+pub fn scale(x: &Memory, a: f32, b: f32) -> Memory {
+    let out = x.gpu().allocate(x.len());
+    let pointers = [x.all(), out.all()];
+    x.gpu().each("scale", x.len(), &pointers, &[], &[a, b]);
+    out
+}
+
+/// a·x·y
+pub fn multiply(a: f32, x: &Memory, y: &Memory) -> Memory {
+    assert_eq!(x.len(), y.len(), "multiply");
+    let out = x.gpu().allocate(x.len());
+    let pointers = [x.all(), y.all(), out.all()];
+    x.gpu().each("multiply", x.len(), &pointers, &[], &[a]);
+    out
+}
+
+/// Sample b of x times `factors[b]`.
+pub fn scale_samples(x: &Memory, factors: &[f32]) -> Memory {
+    let gpu = x.gpu();
+    let (out, uploaded) = (gpu.allocate(x.len()), gpu.upload(factors));
+    let pointers = [x.all(), uploaded.all(), out.all()];
+    let sample = x.len() / factors.len().max(1);
+    gpu.each("scale_samples", x.len(), &pointers, &[sample], &[]);
+    out
+}
+
+/// x `[B, places, C]` + e `[B, C]`
+pub fn add_channels(x: &Memory, e: &Memory, places: usize, channels: usize) -> Memory {
+    let out = x.gpu().allocate(x.len());
+    let pointers = [x.all(), e.all(), out.all()];
+    let numbers = [places * channels, channels];
+    x.gpu()
+        .each("add_channels", x.len(), &pointers, &numbers, &[]);
+    out
+}
+
+/// The gradient of `e` in [`add_channels`]: `[B, C]`.
+pub fn add_channels_gradient(dy: &Memory, batch: usize, places: usize, channels: usize) -> Memory {
+    // One chunk of rows for each sample.
+    let out = dy.gpu().allocate(batch * channels);
+    rows_to_chunks(dy, &out, [batch * places, channels, places.max(1)]);
+    out
+}
+
+/// The sum over the rows of x `[rows, C]`.
+pub fn sum_rows(x: &Memory, rows: usize, channels: usize) -> Memory {
+    let out = x.gpu().allocate(rows.div_ceil(CHUNK).max(1) * channels);
+    rows_to_chunks(x, &out, [rows, channels, CHUNK]);
+    match rows.div_ceil(CHUNK) {
+        0 | 1 => out,
+        chunks => sum_rows(&out, chunks, channels),
+    }
+}
+
+fn rows_to_chunks(x: &Memory, out: &Memory, [rows, channels, chunk]: [usize; 3]) {
+    // For every row of `out`: where there is nothing to sum it is zeros.
+    let chunks = out.len() / channels.max(1);
+    let blocks = chunks * channels.div_ceil(32);
+    let (pointers, numbers) = ([x.all(), out.all()], [rows, channels, chunk]);
+    x.gpu()
+        .launch("sum_rows", [blocks, THREADS], &pointers, &numbers, &[]);
+}
+
+/// The sums of some arrays, or of their squares, added up in f64 at last.
+pub fn sums(gpu: &Gpu, arrays: &[&Memory], squared: bool) -> Vec<f64> {
+    let blocks = |x: &Memory| x.len().div_ceil(16 * THREADS).clamp(1, SUM_BLOCKS);
+    let partial = gpu.allocate(arrays.iter().map(|x| blocks(x)).sum());
+    let mut start = 0;
+    for x in arrays {
+        let numbers = [x.len(), usize::from(squared), start];
+        let pointers = [x.all(), partial.all()];
+        gpu.launch("sums", [blocks(x), THREADS], &pointers, &numbers, &[]);
+        start += blocks(x);
+    }
+    let mut values = vec![0.0; partial.len()];
+    partial.download(&mut values);
+    let mut rest = values.as_slice();
+    let total = |x: &&Memory| {
+        let (part, others) = rest.split_at(blocks(x));
+        rest = others;
+        part.iter().map(|&x| f64::from(x)).sum()
+    };
+    arrays.iter().map(total).collect()
+}
+
+fn number(activation: Activation) -> usize {
+    match activation {
+        Activation::Silu => 0,
+        Activation::Gelu => 1,
+        Activation::QuickGelu => 2,
+    }
+}
+
+/// The activation of every number.
+pub fn activation(activation: Activation, x: &Memory) -> Memory {
+    let out = x.gpu().allocate(x.len());
+    let numbers = [number(activation)];
+    x.gpu()
+        .each("activate", x.len(), &[x.all(), out.all()], &numbers, &[]);
+    out
+}
+
+/// Its gradient.
+pub fn activation_backward(activation: Activation, x: &Memory, dy: &Memory) -> Memory {
+    let dx = x.gpu().allocate(x.len());
+    let pointers = [x.all(), dy.all(), dx.all()];
+    x.gpu().each(
+        "activate_backward",
+        x.len(),
+        &pointers,
+        &[number(activation)],
+        &[],
+    );
+    dx
+}
+
+/// value · gelu(gate) of `[rows, 2·columns]` = value | gate.
+pub fn geglu(x: &Memory, columns: usize) -> Memory {
+    let out = x.gpu().allocate(x.len() / 2);
+    x.gpu()
+        .each("geglu", out.len(), &[x.all(), out.all()], &[columns], &[]);
+    out
+}
+
+/// Its gradient.
+pub fn geglu_backward(x: &Memory, dy: &Memory, columns: usize) -> Memory {
+    let dx = x.gpu().allocate(x.len());
+    let pointers = [x.all(), dy.all(), dx.all()];
+    x.gpu()
+        .each("geglu_backward", dy.len(), &pointers, &[columns], &[]);
+    dx
+}

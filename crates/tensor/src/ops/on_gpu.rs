@@ -1,0 +1,95 @@
+//! Norms and attention on a graphics card: there they keep other things for the way back than on the processor.
+
+use velatura_gpu::norm::{self, Affine, Gradients};
+use velatura_gpu::{Gpu, attention as kernel};
+use velatura_kernels::attention::AttentionShape;
+use velatura_kernels::norm::GroupNormShape;
+
+use crate::{Tensor, tape};
+
+fn affine<'a>(on: &Gpu, gamma: &'a Tensor, beta: &'a Tensor) -> Affine<'a> {
+    Affine {
+        gamma: gamma.memory(on),
+        beta: beta.memory(on),
+    }
+}
+
+/// Hands a norm's gradients to its inputs; x's holds all of its sum so far already.
+fn hand_out(gradients: &mut tape::Gradients, inputs: &[Tensor; 3], d: Gradients) {
+    let [x, gamma, beta] = inputs;
+    gradients.add_onto(x.node(), |_| Tensor::from_memory(d.dx, x.shape()));
+    gradients.add(gamma.node(), || Tensor::from_memory(d.d_gamma, gamma.shape()));
+    gradients.add(beta.node(), || Tensor::from_memory(d.d_beta, beta.shape()));
+}
+
+pub(super) fn group_norm(
+    on: &Gpu,
+    shape: &GroupNormShape,
+    eps: f32,
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    silu: bool,
+) -> Tensor {
+    let [out, stats] = norm::group_norm(shape, eps, x.memory(on), affine(on, gamma, beta), silu);
+    let mut out = Tensor::from_memory(out, x.shape());
+    let inputs = [x, gamma, beta].map(Clone::clone);
+    let (on, shape) = (on.clone(), *shape);
+    out.record(&[x, gamma, beta], move |dy, gradients| {
+        let [x, gamma, beta] = &inputs;
+        let d = norm::group_norm_backward(
+            &shape,
+            x.memory(&on),
+            &stats,
+            affine(&on, gamma, beta),
+            silu,
+            dy.memory(&on),
+            gradients.so_far(x.node()).map(|sum| sum.memory(&on)),
+        );
+        hand_out(gradients, &inputs, d);
+    });
+    out
+}
+
+pub(super) fn layer_norm(
+    on: &Gpu,
+    rows: usize,
+    eps: f32,
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+) -> Tensor {
+    let channels = x.channels();
+    let [out, stats] = norm::layer_norm(rows, channels, eps, x.memory(on), affine(on, gamma, beta));
+    let mut out = Tensor::from_memory(out, x.shape());
+    let inputs = [x, gamma, beta].map(Clone::clone);
+    let on = on.clone();
+    out.record(&[x, gamma, beta], move |dy, gradients| {
+        let [x, gamma, _] = &inputs;
+        let d = norm::layer_norm_backward(
+            rows,
+            channels,
+            x.memory(&on),
+            gamma.memory(&on),
+            &stats,
+            dy.memory(&on),
+            gradients.so_far(x.node()).map(|sum| sum.memory(&on)),
+        );
+        hand_out(gradients, &inputs, d);
+    });
+    out
+}
+
+pub(super) fn attention(on: &Gpu, shape: &AttentionShape, inputs: [&Tensor; 3]) -> Tensor {
+    let [q, k, v] = inputs.map(|x| x.memory(on));
+    let [out, probabilities] = kernel::forward(shape, q, k, v);
+    let mut out = Tensor::from_memory(out, inputs[0].shape());
+    let kept = inputs.map(Clone::clone);
+    let (on, shape) = (on.clone(), *shape);
+    out.record(&inputs, move |dy, gradients| {
+        let [q, k, v] = kept.each_ref().map(|x| x.memory(&on));
+        let d = kernel::backward(&shape, [q, k, v], &probabilities, dy.memory(&on));
+        for (x, dx) in kept.iter().zip(d) {
+            gradients.add(x.node(), || Tensor::from_memory(dx, x.shape()));
+        }
+    });
+    out
+}
