@@ -12,7 +12,7 @@ use velatura::nn::check_finite;
 use velatura::unet::{Unet, UnetConfig};
 use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura::weights::{Mode, Store};
-use velatura_tensor::{Parameter, Precision, Tensor, tape};
+use velatura_tensor::{Gpu, Parameter, Precision, Tensor, device, tape};
 
 /// What issue 2 asks of text encoder, UNet, VAE encode and decode, each.
 const F32_TOLERANCE: f64 = 1e-4;
@@ -136,6 +136,15 @@ fn errors(case: &Path, mode: Mode) -> Vec<(String, f64)> {
 
 #[test]
 fn f32_outputs_are_diffusers() {
+    compare_outputs();
+}
+
+#[test]
+fn those_of_a_graphics_card_are_too() {
+    device::on(Some(&Gpu::for_tests()), compare_outputs);
+}
+
+fn compare_outputs() {
     for case in cases() {
         for (name, error) in errors(&case, F32) {
             println!("{} {name}: {error:.1e}", case.display());
@@ -275,6 +284,15 @@ fn compare_gradients(
 
 #[test]
 fn gradients_are_pytorchs() {
+    compare_all_gradients();
+}
+
+#[test]
+fn those_of_a_graphics_card_are_pytorchs() {
+    device::on(Some(&Gpu::for_tests()), compare_all_gradients);
+}
+
+fn compare_all_gradients() {
     for case in cases() {
         let expected = Expected::open(&case.join("expected/gradients.safetensors"));
         let text = text_encoder(&case.join("text_encoder"), Mode::Training);
