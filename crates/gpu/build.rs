@@ -26,7 +26,9 @@ fn emulator() {
         for kernel in text.split("\nKERNEL(").skip(1) {
             let name = kernel.split(')').next().expect("a kernel's name");
             // Kernels whose threads do not wait for each other need no fibers.
-            let waits = kernel.contains("BARRIER") || kernel.contains("block_");
+            let waits = ["BARRIER", "_sum(", "_max("]
+                .iter()
+                .any(|mark| kernel.contains(mark));
             table += &format!("    {{\"{name}\", {name}, {}}},\n", u8::from(waits));
         }
         source += &text;

@@ -35,6 +35,44 @@ void barrier(void) {
     threadIdx.x = me;
 }
 
+static unsigned bf16(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) return 0x7fff;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+static float number(unsigned bf16) {
+    unsigned bits = bf16 << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+unsigned pack_bf16(float first, float second) { return bf16(first) | bf16(second) << 16; }
+
+// A warp's threads show each other their parts, so all of a block have to come here together.
+void mma_bf16(float *c, const unsigned *a, const unsigned *b) {
+    static unsigned as[MOST_THREADS][4], bs[MOST_THREADS][2];
+    unsigned me = threadIdx.x, warp = me - me % 32, g = me % 32 / 4, q = me % 4;
+    memcpy(as[me], a, sizeof as[me]);
+    memcpy(bs[me], b, sizeof bs[me]);
+    barrier();
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned row = g + i / 2 * 8, column = 2 * q + i % 2;
+        float sum = 0.0f;
+        for (unsigned k = 0; k < 16; k++) {
+            // Pair k / 2 is with the thread of quarter k / 2 % 4, in its lower or upper half of k.
+            unsigned quarter = k / 2 % 4, upper = k / 8, half = k % 2 * 16;
+            unsigned pair_a = as[warp + row % 8 * 4 + quarter][upper * 2 + row / 8];
+            unsigned pair_b = bs[warp + column * 4 + quarter][upper];
+            sum += number(pair_a >> half & 0xffff) * number(pair_b >> half & 0xffff);
+        }
+        c[i] += sum;
+    }
+    barrier();
+}
+
 // Lets thread t run to its next barrier or its end.
 static void go_on(unsigned t) {
     threadIdx.x = t;

@@ -26,3 +26,11 @@ struct Entry {
 #define DEVICE static inline
 #define SHARED static
 #define BARRIER barrier()
+#define UNROLL
+
+typedef struct {
+    float x, y, z, w;
+} float4;
+
+unsigned pack_bf16(float first, float second);
+void mma_bf16(float *c, const unsigned *a, const unsigned *b);

@@ -4,6 +4,33 @@
 #define EACH(i, count) \
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x, many = count; i < many; i += gridDim.x * blockDim.x)
 
+// A block's part of x [samples, places, C]: 32 channels, of which each thread has one, at some places of a sample. Nothing
+// has to be divided on the way from place to place.
+struct Tile {
+    int channel, sample, first, place, end, step;
+    // Which piece of all samples' places it is.
+    unsigned piece;
+};
+
+DEVICE struct Tile tile(int places, int c, int chunk) {
+    unsigned tiles = (c + 31) / 32, pieces = (places + chunk - 1) / chunk;
+    struct Tile t;
+    t.channel = blockIdx.x % tiles * 32 + threadIdx.x % 32;
+    t.piece = blockIdx.x / tiles;
+    t.sample = t.piece / pieces;
+    t.first = t.piece % pieces * chunk;
+    t.end = t.first + chunk < places ? t.first + chunk : places;
+    t.step = blockDim.x / 32;
+    // A channel too many has no place.
+    t.place = t.channel < c ? t.first + (int)threadIdx.x / 32 : t.end;
+    return t;
+}
+
+// For `i`, where this thread's numbers lie in x.
+#define EACH_OF_TILE(i, t, places, c)                                                                      \
+    for (size_t place = t.place, i = ((size_t)t.sample * places + t.place) * c + t.channel; place < (size_t)t.end; \
+         place += t.step, i += (size_t)t.step * c)
+
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 DEVICE float normal_share(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
 DEVICE float gelu(float x) { return x * normal_share(x); }
@@ -38,5 +65,16 @@ DEVICE float block_max(float value, float *shared) {
         BARRIER;
     }
     return shared[0];
+}
+
+// The sum of a tile's threads that have the same channel, for the first 32 of them; 0 for the others.
+DEVICE float tile_sum(float value, float *shared) {
+    BARRIER;
+    shared[threadIdx.x] = value;
+    BARRIER;
+    float sum = 0.0f;
+    if (threadIdx.x < 32)
+        for (unsigned t = threadIdx.x; t < blockDim.x; t += 32) sum += shared[t];
+    return sum;
 }
 

@@ -1,41 +1,46 @@
 // A convolution as a matrix product: what each output place sees, in a row of its own, times the weight.
 
-// x [B, H, W, C] → columns [B·H'·W', k·k·C]; zeros outside.
+// x [B, H, W, C] → columns [B·H'·W', k·k·C]; zeros outside. A thread takes a channel of an output place.
 KERNEL(im2col) {
     const float *x = a.p[0];
     int h = a.n[1], w = a.n[2], c = a.n[3], k = a.n[4], stride = a.n[5], top = a.n[6], left = a.n[7];
     int out_h = a.n[8], out_w = a.n[9];
     EACH(i, a.n[0]) {
-        int channel = i % c;
-        unsigned rest = i / c;
-        int tap = rest % (k * k);
-        rest /= k * k;
-        int ox = rest % out_w, oy = rest / out_w % out_h, b = rest / out_w / out_h;
-        int iy = oy * stride - top + tap / k, ix = ox * stride - left + tap % k;
-        int inside = iy >= 0 && iy < h && ix >= 0 && ix < w;
-        a.p[1][i] = inside ? x[(((size_t)b * h + iy) * w + ix) * c + channel] : 0.0f;
+        unsigned place = i / c, channel = i % c;
+        unsigned line = place / out_w, b = line / out_h;
+        int y = (int)(line % out_h) * stride - top, first = (int)(place % out_w) * stride - left;
+        float *to = a.p[1] + (size_t)place * k * k * c + channel;
+        for (int ky = 0; ky < k; ky++, y++) {
+            const float *row = x + (((long long)b * h + y) * w + first) * c + channel;
+            for (int kx = 0; kx < k; kx++, to += c, row += c) {
+                int inside = y >= 0 && y < h && first + kx >= 0 && first + kx < w;
+                *to = inside ? *row : 0.0f;
+            }
+        }
     }
 }
 
-// The opposite, summed: the gradient of x from that of the columns, plus what is there before (or none).
+// The opposite, summed: the gradient of x from that of the columns.
 KERNEL(col2im) {
-    const float *columns = a.p[0], *before = a.p[1];
+    const float *columns = a.p[0];
     int h = a.n[1], w = a.n[2], c = a.n[3], k = a.n[4], stride = a.n[5], top = a.n[6], left = a.n[7];
     int out_h = a.n[8], out_w = a.n[9];
     EACH(i, a.n[0]) {
-        int channel = i % c, ix = i / c % w, iy = i / c / w % h, b = i / c / w / h;
-        float sum = before ? before[i] : 0.0f;
+        unsigned place = i / c, channel = i % c;
+        unsigned line = place / w, b = line / h;
+        int ix = place % w, iy = line % h;
+        float sum = 0.0f;
         for (int ky = 0; ky < k; ky++) {
-            int y = iy + top - ky;
-            if (y < 0 || y % stride || y / stride >= out_h) continue;
+            int above = iy + top - ky, y = stride == 1 ? above : above / stride;
+            if (above < 0 || y * stride != above || y >= out_h) continue;
             for (int kx = 0; kx < k; kx++) {
-                int x = ix + left - kx;
-                if (x < 0 || x % stride || x / stride >= out_w) continue;
-                size_t place = ((size_t)b * out_h + y / stride) * out_w + x / stride;
-                sum += columns[(place * k * k + ky * k + kx) * c + channel];
+                int before = ix + left - kx, x = stride == 1 ? before : before / stride;
+                if (before < 0 || x * stride != before || x >= out_w) continue;
+                size_t from = ((size_t)b * out_h + y) * out_w + x;
+                sum += columns[(from * k * k + ky * k + kx) * c + channel];
             }
         }
-        a.p[2][i] = sum;
+        a.p[1][i] = sum;
     }
 }
 

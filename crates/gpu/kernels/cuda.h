@@ -16,3 +16,28 @@ struct Args {
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
+
+// Two numbers rounded to bf16, the first in the lower half. Cards older than Ampere have no such instructions, and are not
+// asked for the kernels that use them.
+static __device__ inline unsigned pack_bf16(float first, float second) {
+    unsigned pair = 0;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+#endif
+    return pair;
+}
+
+// c [16, 8] += a [16, 16] · b [16, 8] by a warp, whose threads hold the matrices' parts as the PTX manual says for
+// mma.m16n8k16. With g = lane / 4 and q = lane % 4 (and pairs along k):
+//   a: rows g, g + 8, g, g + 8, columns 2q, 2q, 2q + 8, 2q + 8;  b: rows 2q, 2q + 8 of column g;
+//   c: row g, columns 2q and 2q + 1, then row g + 8.
+static __device__ inline void mma_bf16(float *c, const unsigned *a, const unsigned *b) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+#define UNROLL _Pragma("unroll")
+

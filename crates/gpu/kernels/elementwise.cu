@@ -30,16 +30,20 @@ KERNEL(scale_samples) {
 
 // x [B, places, C] + e [B, C]
 KERNEL(add_channels) {
-    const float *x = a.p[0], *e = a.p[1];
-    int sample = a.n[1], channels = a.n[2];
-    EACH(i, a.n[0]) a.p[2][i] = x[i] + e[i / sample * channels + i % channels];
+    const float *x = a.p[0];
+    int places = a.n[0], c = a.n[1];
+    struct Tile t = tile(places, c, a.n[2]);
+    float e = t.channel < c ? a.p[1][(size_t)t.sample * c + t.channel] : 0.0f;
+    EACH_OF_TILE(i, t, places, c) a.p[2][i] = x[i] + e;
 }
 
 // bias [C] (or none) + residual [rows, C] (or none): what a product is then added to.
 KERNEL(add_rows) {
-    const float *bias = a.p[0], *residual = a.p[1];
-    int channels = a.n[1];
-    EACH(i, a.n[0]) a.p[2][i] = (bias ? bias[i % channels] : 0.0f) + (residual ? residual[i] : 0.0f);
+    const float *residual = a.p[1];
+    int rows = a.n[0], c = a.n[1];
+    struct Tile t = tile(rows, c, a.n[2]);
+    float bias = a.p[0] && t.channel < c ? a.p[0][t.channel] : 0.0f;
+    EACH_OF_TILE(i, t, rows, c) a.p[2][i] = residual ? bias + residual[i] : bias;
 }
 
 // Which one: 0 SiLU, 1 GELU, 2 quick GELU.

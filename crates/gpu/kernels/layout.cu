@@ -3,12 +3,10 @@
 // rows × columns numbers from one matrix into another, each with its own row length and first column.
 KERNEL(copy_columns) {
     const float *from = a.p[0];
-    float *to = a.p[1];
-    int columns = a.n[1], from_width = a.n[2], from_start = a.n[3], to_width = a.n[4], to_start = a.n[5];
-    EACH(i, a.n[0]) {
-        size_t row = i / columns, column = i % columns;
-        to[row * to_width + to_start + column] = from[row * from_width + from_start + column];
-    }
+    int from_width = a.n[3], from_start = a.n[4], to_width = a.n[5], to_start = a.n[6];
+    struct Tile t = tile(a.n[0], a.n[1], a.n[2]);
+    for (size_t row = t.place; row < (size_t)t.end; row += t.step)
+        a.p[1][row * to_width + to_start + t.channel] = from[row * from_width + from_start + t.channel];
 }
 
 // [B, R, C] → [B, C, R]

@@ -11,121 +11,158 @@ KERNEL(sums) {
     if (threadIdx.x == 0) a.p[1][a.n[2] + blockIdx.x] = sum;
 }
 
-// The sums over some rows of x [rows, C]: a block takes 32 channels of `chunk` rows and writes a row of the result.
+// Over each piece of a sample's places: the sums of x [samples, places, C], a row for each piece.
 KERNEL(sum_rows) {
     const float *x = a.p[0];
-    int rows = a.n[0], c = a.n[1], chunk = a.n[2];
-    int tiles = (c + 31) / 32, part = blockIdx.x / tiles;
-    int channel = blockIdx.x % tiles * 32 + threadIdx.x % 32, lane = threadIdx.x / 32, lanes = blockDim.x / 32;
+    int places = a.n[0], c = a.n[1];
+    struct Tile t = tile(places, c, a.n[2]);
     SHARED float shared[1024];
-    int end = (part + 1) * chunk < rows ? (part + 1) * chunk : rows;
     float sum = 0.0f;
-    if (channel < c)
-        for (int row = part * chunk + lane; row < end; row += lanes) sum += x[(size_t)row * c + channel];
-    shared[threadIdx.x] = sum;
-    BARRIER;
-    if (lane == 0 && channel < c) {
-        for (int l = 1; l < lanes; l++) sum += shared[l * 32 + threadIdx.x];
-        a.p[1][(size_t)part * c + channel] = sum;
+    EACH_OF_TILE(i, t, places, c) sum += x[i];
+    sum = tile_sum(sum, shared);
+    if (threadIdx.x < 32 && t.channel < c) a.p[1][(size_t)t.piece * c + t.channel] = sum;
+}
+
+// Over each piece of a sample's places and each channel: mean and Σ (x − mean)², [pieces, C, 2]. The sums are of x less the
+// first number there is, so that a mean far from 0 costs no digits.
+KERNEL(channel_moments) {
+    const float *x = a.p[0];
+    int places = a.n[0], c = a.n[1];
+    struct Tile t = tile(places, c, a.n[2]);
+    SHARED float shared[1024];
+    float shift = t.channel < c ? x[((size_t)t.sample * places + t.first) * c + t.channel] : 0.0f;
+    float sum = 0.0f, squares = 0.0f;
+    EACH_OF_TILE(i, t, places, c) {
+        float d = x[i] - shift;
+        sum += d;
+        squares += d * d;
+    }
+    sum = tile_sum(sum, shared);
+    squares = tile_sum(squares, shared);
+    if (threadIdx.x < 32 && t.channel < c) {
+        float mean = sum / (t.end - t.first);
+        size_t at = 2 * ((size_t)t.piece * c + t.channel);
+        a.p[1][at] = shift + mean;
+        a.p[1][at + 1] = squares - sum * mean;
     }
 }
 
-// A block for each sample and group: stats [B, G, 2] = mean, 1/√(variance + eps).
+// A block of 32 threads for each sample and group makes of its channels' moments stats [B, G, 2] = mean,
+// 1/√(variance + eps) (Chan et al. 1983).
 KERNEL(group_norm_stats) {
-    int places = a.n[0], c = a.n[1], groups = a.n[2], width = c / groups, count = places * width;
-    const float *x = a.p[0] + (size_t)(blockIdx.x / groups) * places * c + blockIdx.x % groups * width;
-    SHARED float shared[1024];
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < count; i += blockDim.x) sum += x[(size_t)(i / width) * c + i % width];
-    float mean = block_sum(sum, shared) / count;
-    sum = 0.0f;
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
-        float d = x[(size_t)(i / width) * c + i % width] - mean;
-        sum += d * d;
+    int places = a.n[0], c = a.n[1], chunk = a.n[2], groups = a.n[3], width = c / groups;
+    int pieces = (places + chunk - 1) / chunk, b = blockIdx.x / groups, first = blockIdx.x % groups * width;
+    const float *moments = a.p[0] + 2 * ((size_t)b * pieces * c + first);
+    SHARED float shared[32];
+    float total = (float)places * width, sum = 0.0f;
+    for (int i = threadIdx.x; i < pieces * width; i += blockDim.x) {
+        int piece = i / width, count = piece + 1 < pieces ? chunk : places - piece * chunk;
+        sum += count * moments[2 * ((size_t)piece * c + i % width)];
     }
-    float variance = block_sum(sum, shared) / count;
+    float mean = block_sum(sum, shared) / total;
+    sum = 0.0f;
+    for (int i = threadIdx.x; i < pieces * width; i += blockDim.x) {
+        int piece = i / width, count = piece + 1 < pieces ? chunk : places - piece * chunk;
+        const float *m = moments + 2 * ((size_t)piece * c + i % width);
+        sum += m[1] + count * (m[0] - mean) * (m[0] - mean);
+    }
+    float variance = block_sum(sum, shared) / total;
     if (threadIdx.x == 0) {
         a.p[1][2 * blockIdx.x] = mean;
         a.p[1][2 * blockIdx.x + 1] = 1.0f / sqrtf(variance + a.f[0]);
     }
 }
 
+// What a tile's thread needs of a group norm.
+struct Norm {
+    float mean, scale, gamma, beta;
+};
+
+DEVICE struct Norm norm_of(struct Tile t, int c, int groups, const float *stats, const float *gamma, const float *beta) {
+    struct Norm norm = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (t.channel < c) {
+        const float *s = stats + 2 * (t.sample * groups + t.channel / (c / groups));
+        norm.mean = s[0];
+        norm.scale = s[1];
+        norm.gamma = gamma[t.channel];
+        norm.beta = beta[t.channel];
+    }
+    return norm;
+}
+
 // y = gamma·x̂ + beta, through SiLU if asked.
 KERNEL(group_norm_apply) {
-    const float *x = a.p[0], *stats = a.p[1], *gamma = a.p[2], *beta = a.p[3];
-    int sample = a.n[1], c = a.n[2], groups = a.n[3], silu = a.n[4], width = c / groups;
-    EACH(i, a.n[0]) {
-        int channel = i % c;
-        const float *s = stats + 2 * (i / sample * groups + channel / width);
-        float z = (x[i] - s[0]) * s[1] * gamma[channel] + beta[channel];
+    const float *x = a.p[0];
+    int places = a.n[0], c = a.n[1], groups = a.n[3], silu = a.n[4];
+    struct Tile t = tile(places, c, a.n[2]);
+    struct Norm norm = norm_of(t, c, groups, a.p[1], a.p[2], a.p[3]);
+    EACH_OF_TILE(i, t, places, c) {
+        float z = (x[i] - norm.mean) * norm.scale * norm.gamma + norm.beta;
         a.p[4][i] = silu ? swish(z, 1.0f) : z;
     }
 }
 
 // The gradient before SiLU.
-DEVICE float before_silu(float x_hat, float gamma, float beta, float dy, int silu) {
-    return silu ? dy * swish_slope(gamma * x_hat + beta, 1.0f) : dy;
+DEVICE float before_silu(float x_hat, struct Norm norm, float dy, int silu) {
+    return silu ? dy * swish_slope(norm.gamma * x_hat + norm.beta, 1.0f) : dy;
 }
 
-// A block for each sample and 32 channels: over its places, Σ dz and Σ dz·x̂, [B, C] each.
+// Over each piece of a sample's places: Σ dz and Σ dz·x̂, [pieces, C] each.
 KERNEL(group_norm_sums) {
-    const float *x = a.p[0], *stats = a.p[1], *gamma = a.p[2], *beta = a.p[3], *dy = a.p[4];
-    int places = a.n[0], c = a.n[1], groups = a.n[2], silu = a.n[3], tiles = (c + 31) / 32;
-    int b = blockIdx.x / tiles, channel = blockIdx.x % tiles * 32 + threadIdx.x % 32;
-    int lane = threadIdx.x / 32, lanes = blockDim.x / 32;
-    SHARED float shared[1024], shared_hat[1024];
+    const float *x = a.p[0], *dy = a.p[4];
+    int places = a.n[0], c = a.n[1], groups = a.n[3], silu = a.n[4];
+    struct Tile t = tile(places, c, a.n[2]);
+    struct Norm norm = norm_of(t, c, groups, a.p[1], a.p[2], a.p[3]);
+    SHARED float shared[1024];
     float sum = 0.0f, sum_hat = 0.0f;
-    if (channel < c) {
-        const float *s = stats + 2 * (b * groups + channel / (c / groups));
-        for (int place = lane; place < places; place += lanes) {
-            size_t i = ((size_t)b * places + place) * c + channel;
-            float x_hat = (x[i] - s[0]) * s[1];
-            float dz = before_silu(x_hat, gamma[channel], beta[channel], dy[i], silu);
-            sum += dz;
-            sum_hat += dz * x_hat;
-        }
+    EACH_OF_TILE(i, t, places, c) {
+        float x_hat = (x[i] - norm.mean) * norm.scale;
+        float dz = before_silu(x_hat, norm, dy[i], silu);
+        sum += dz;
+        sum_hat += dz * x_hat;
     }
-    shared[threadIdx.x] = sum;
-    shared_hat[threadIdx.x] = sum_hat;
-    BARRIER;
-    if (lane == 0 && channel < c) {
-        for (int l = 1; l < lanes; l++) {
-            sum += shared[l * 32 + threadIdx.x];
-            sum_hat += shared_hat[l * 32 + threadIdx.x];
-        }
-        a.p[5][(size_t)b * c + channel] = sum;
-        a.p[6][(size_t)b * c + channel] = sum_hat;
+    sum = tile_sum(sum, shared);
+    sum_hat = tile_sum(sum_hat, shared);
+    if (threadIdx.x < 32 && t.channel < c) {
+        a.p[5][(size_t)t.piece * c + t.channel] = sum;
+        a.p[6][(size_t)t.piece * c + t.channel] = sum_hat;
     }
 }
 
-// For each sample and group the means of gamma·dz and gamma·dz·x̂: [B, G, 2].
+// A block of 32 threads for each sample and group: the means of gamma·dz and gamma·dz·x̂, [B, G, 2].
 KERNEL(group_norm_means) {
-    const float *sum = a.p[0], *sum_hat = a.p[1], *gamma = a.p[2];
-    int c = a.n[1], groups = a.n[2], places = a.n[3], width = c / groups;
-    EACH(i, a.n[0]) {
-        int b = i / groups, first = i % groups * width;
-        float mean = 0.0f, mean_hat = 0.0f;
-        for (int channel = first; channel < first + width; channel++) {
-            mean += gamma[channel] * sum[(size_t)b * c + channel];
-            mean_hat += gamma[channel] * sum_hat[(size_t)b * c + channel];
-        }
-        float count = (float)places * width;
-        a.p[3][2 * i] = mean / count;
-        a.p[3][2 * i + 1] = mean_hat / count;
+    const float *gamma = a.p[2];
+    int places = a.n[0], c = a.n[1], chunk = a.n[2], groups = a.n[3], width = c / groups;
+    int pieces = (places + chunk - 1) / chunk, first = blockIdx.x % groups * width;
+    size_t start = (size_t)(blockIdx.x / groups) * pieces * c + first;
+    SHARED float shared[32];
+    float mean = 0.0f, mean_hat = 0.0f;
+    for (int i = threadIdx.x; i < pieces * width; i += blockDim.x) {
+        size_t at = start + (size_t)(i / width) * c + i % width;
+        mean += gamma[first + i % width] * a.p[0][at];
+        mean_hat += gamma[first + i % width] * a.p[1][at];
+    }
+    float count = (float)places * width;
+    mean = block_sum(mean, shared);
+    mean_hat = block_sum(mean_hat, shared);
+    if (threadIdx.x == 0) {
+        a.p[3][2 * blockIdx.x] = mean / count;
+        a.p[3][2 * blockIdx.x + 1] = mean_hat / count;
     }
 }
 
 // dx, plus what is there before (or none).
 KERNEL(group_norm_backward) {
-    const float *x = a.p[0], *stats = a.p[1], *gamma = a.p[2], *beta = a.p[3], *dy = a.p[4], *means = a.p[5];
-    const float *before = a.p[6];
-    int sample = a.n[1], c = a.n[2], groups = a.n[3], silu = a.n[4], width = c / groups;
-    EACH(i, a.n[0]) {
-        int channel = i % c, group = i / sample * groups + channel / width;
-        const float *s = stats + 2 * group, *m = means + 2 * group;
-        float x_hat = (x[i] - s[0]) * s[1];
-        float dz = before_silu(x_hat, gamma[channel], beta[channel], dy[i], silu);
-        float dx = s[1] * (gamma[channel] * dz - m[0] - x_hat * m[1]);
+    const float *x = a.p[0], *dy = a.p[4], *before = a.p[6];
+    int places = a.n[0], c = a.n[1], groups = a.n[3], silu = a.n[4];
+    struct Tile t = tile(places, c, a.n[2]);
+    struct Norm norm = norm_of(t, c, groups, a.p[1], a.p[2], a.p[3]);
+    const float *m = a.p[5] + 2 * (t.channel < c ? t.sample * groups + t.channel / (c / groups) : 0);
+    float mean = m[0], mean_hat = m[1];
+    EACH_OF_TILE(i, t, places, c) {
+        float x_hat = (x[i] - norm.mean) * norm.scale;
+        float dz = before_silu(x_hat, norm, dy[i], silu);
+        float dx = norm.scale * (norm.gamma * dz - mean - x_hat * mean_hat);
         a.p[7][i] = before ? before[i] + dx : dx;
     }
 }

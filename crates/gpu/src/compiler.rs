@@ -10,6 +10,7 @@ const SOURCE: &str = concat!(
     include_str!("../kernels/cuda.h"),
     include_str!("../kernels/common.cu"),
     include_str!("../kernels/conv.cu"),
+    include_str!("../kernels/conv_product.cu"),
     include_str!("../kernels/elementwise.cu"),
     include_str!("../kernels/layout.cu"),
     include_str!("../kernels/norm.cu"),

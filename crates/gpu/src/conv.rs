@@ -1,11 +1,13 @@
-//! Convolution: each output place's view of the input in a row of its own (im2col), times the weight.
+//! Convolution: each output place's view of the input in a row of its own (im2col), times the weight; in bf16 without the
+//! views in memory, where the card can ([`conv_product`]).
 
 use velatura_kernels::conv::ConvShape;
 use velatura_kernels::gemm::Precision;
 
+use crate::conv_product;
 use crate::layout::{copy, swap_axes};
 use crate::matmul::{Product, begin};
-use crate::{Gpu, Memory, Pointer};
+use crate::{Gpu, Memory};
 
 /// Numbers that the views take at most at a time, 1 GiB; a larger batch goes through in pieces.
 const MOST: usize = 256 << 20;
@@ -66,7 +68,7 @@ impl<'a> Views<'a> {
     fn fill(&self, x: &Memory, (first, count): (usize, usize), columns: &Memory) {
         let sample = self.shape.height * self.shape.width * self.shape.in_channels;
         let pointers = [x.at(first * sample), columns.all()];
-        let elements = count * self.places * self.seen;
+        let elements = count * self.places * self.shape.in_channels;
         x.gpu()
             .each("im2col", elements, &pointers, &self.numbers(), &[]);
     }
@@ -86,6 +88,9 @@ pub fn forward(
     residual: Option<&Memory>,
     precision: Precision,
 ) -> Memory {
+    if conv_product::takes(x.gpu(), &[shape.in_channels], precision) {
+        return conv_product::forward(shape, x, weight, bias, residual);
+    }
     let (gpu, views, outputs) = (x.gpu(), Views::new(shape), shape.out_channels);
     let weight = by_places(weight, shape);
     let out = gpu.allocate(shape.batch * views.places * outputs);
@@ -114,6 +119,9 @@ pub fn backward_input(
     weight: &Memory,
     precision: Precision,
 ) -> Memory {
+    if shape.stride == 1 && conv_product::takes(dy.gpu(), &[shape.out_channels], precision) {
+        return conv_product::backward_input(shape, dy, weight);
+    }
     let (gpu, views, outputs) = (dy.gpu(), Views::new(shape), shape.out_channels);
     let weight = by_places(weight, shape);
     let sample = shape.height * shape.width * shape.in_channels;
@@ -124,7 +132,7 @@ pub fn backward_input(
         let product = Product::new([rows, views.seen, outputs], [false, false], precision);
         let from = dy.at(first * views.places * outputs);
         gpu.multiply(&product, from, weight.all(), columns.all());
-        let pointers = [columns.all(), Pointer::NONE, dx.at(first * sample)];
+        let pointers = [columns.all(), dx.at(first * sample)];
         gpu.each("col2im", count * sample, &pointers, &views.numbers(), &[]);
     }
     dx
@@ -132,6 +140,10 @@ pub fn backward_input(
 
 /// The gradient of the weight `[O, I, k, k]`.
 pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory, precision: Precision) -> Memory {
+    let channels = [shape.in_channels, shape.out_channels];
+    if conv_product::takes(dy.gpu(), &channels, precision) {
+        return conv_product::backward_weight(shape, x, dy);
+    }
     let (gpu, views, outputs) = (dy.gpu(), Views::new(shape), shape.out_channels);
     let dw = gpu.filled(outputs * views.seen, 0.0);
     let columns = views.buffer(gpu);

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 /// A card. Everything goes to its default stream, so it is done in order.
 pub(crate) struct Cuda {
     name: String,
+    /// The generation: 8 is Ampere, 9 Hopper.
+    major: i32,
     context: sys::CUcontext,
     module: sys::CUmodule,
     functions: Mutex<HashMap<&'static str, Function>>,
@@ -80,7 +82,8 @@ impl Cuda {
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
         };
-        let architecture = format!("sm_{}{}", attribute(MAJOR)?, attribute(MINOR)?);
+        let major = attribute(MAJOR)?;
+        let architecture = format!("sm_{major}{}", attribute(MINOR)?);
         let module = compile(&architecture)?;
         let blas = cublas::create_handle().map_err(|why| Error::Failed {
             what: "opening cuBLAS".into(),
@@ -88,6 +91,7 @@ impl Cuda {
         })?;
         Ok(Cuda {
             name,
+            major,
             context,
             module,
             functions: Mutex::default(),
@@ -97,6 +101,10 @@ impl Cuda {
 
     pub fn name(&self) -> String {
         self.name.clone()
+    }
+
+    pub fn has_matrix_units(&self) -> bool {
+        self.major >= 8
     }
 
     /// Makes the card the current one of this thread.

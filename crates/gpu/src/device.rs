@@ -16,6 +16,9 @@ pub(crate) const THREADS: usize = 256;
 /// Blocks that one launch is cut into at most; their threads then take several elements each.
 const MOST_BLOCKS: usize = 1 << 16;
 
+/// Places that a block takes of a sample at a time where it only maps numbers: eight a thread.
+pub(crate) const PLACES: usize = 64;
+
 /// A graphics card. Cloning shares it.
 ///
 /// What is launched is done later, in order; only a [download](Memory::download) waits. Operations on a card have no
@@ -86,6 +89,11 @@ impl Gpu {
     /// What the card is called.
     pub fn name(&self) -> String {
         self.0.driver.name()
+    }
+
+    /// Whether it has matrix units for bf16 (NVIDIA's Ampere and later).
+    pub(crate) fn has_matrix_units(&self) -> bool {
+        self.0.driver.has_matrix_units()
     }
 
     /// Runs `f`, whose operations on cards fail by panicking.
@@ -162,6 +170,20 @@ impl Gpu {
         let mut all = vec![count];
         all.extend(numbers);
         self.launch(kernel, [blocks, THREADS], pointers, &all, fractions);
+    }
+
+    /// Launches a kernel over x `[samples, places, C]`, a block for 32 channels of `chunk` places; places, C and chunk are
+    /// its first numbers.
+    pub(crate) fn tiles(
+        &self,
+        kernel: &'static str,
+        [samples, places, channels, chunk]: [usize; 4],
+        pointers: &[Pointer],
+        numbers: &[usize],
+    ) {
+        let blocks = samples * places.div_ceil(chunk) * channels.div_ceil(32);
+        let all = [&[places, channels, chunk], numbers].concat();
+        self.launch(kernel, [blocks, THREADS], pointers, &all, &[]);
     }
 
     /// Launches a kernel with `[blocks, threads]`.

@@ -37,6 +37,10 @@ impl Driver {
         of!(self, driver => driver.name())
     }
 
+    pub fn has_matrix_units(&self) -> bool {
+        of!(self, driver => driver.has_matrix_units())
+    }
+
     /// Room for `len` numbers, whose values are unspecified.
     pub fn allocate(&self, len: usize) -> Result<u64> {
         of!(self, driver => driver.allocate(len))

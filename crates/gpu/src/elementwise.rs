@@ -2,7 +2,7 @@
 
 use velatura_kernels::activation::Activation;
 
-use crate::device::THREADS;
+use crate::device::{PLACES, THREADS};
 use crate::{Gpu, Memory};
 
 /// Blocks of a sum over everything, at most; each gives a number for the host to add.
@@ -59,37 +59,39 @@ pub fn scale_samples(x: &Memory, factors: &[f32]) -> Memory {
 pub fn add_channels(x: &Memory, e: &Memory, places: usize, channels: usize) -> Memory {
     let out = x.gpu().allocate(x.len());
     let pointers = [x.all(), e.all(), out.all()];
-    let numbers = [places * channels, channels];
-    x.gpu()
-        .each("add_channels", x.len(), &pointers, &numbers, &[]);
+    let sizes = [e.len() / channels, places, channels, PLACES];
+    x.gpu().tiles("add_channels", sizes, &pointers, &[]);
     out
 }
 
 /// The gradient of `e` in [`add_channels`]: `[B, C]`.
 pub fn add_channels_gradient(dy: &Memory, batch: usize, places: usize, channels: usize) -> Memory {
-    // One chunk of rows for each sample.
-    let out = dy.gpu().allocate(batch * channels);
-    rows_to_chunks(dy, &out, [batch * places, channels, places.max(1)]);
-    out
+    if places == 0 {
+        return dy.gpu().filled(batch * channels, 0.0);
+    }
+    sum_pieces(dy, [batch, places, channels, places])
 }
 
 /// The sum over the rows of x `[rows, C]`.
 pub fn sum_rows(x: &Memory, rows: usize, channels: usize) -> Memory {
-    let out = x.gpu().allocate(rows.div_ceil(CHUNK).max(1) * channels);
-    rows_to_chunks(x, &out, [rows, channels, CHUNK]);
     match rows.div_ceil(CHUNK) {
-        0 | 1 => out,
-        chunks => sum_rows(&out, chunks, channels),
+        0 => x.gpu().filled(channels, 0.0),
+        1 => sum_pieces(x, [1, rows, channels, CHUNK]),
+        pieces => {
+            let sums = sum_pieces(x, [1, rows, channels, CHUNK]);
+            sum_rows(&sums, pieces, channels)
+        }
     }
 }
 
-fn rows_to_chunks(x: &Memory, out: &Memory, [rows, channels, chunk]: [usize; 3]) {
-    // For every row of `out`: where there is nothing to sum it is zeros.
-    let chunks = out.len() / channels.max(1);
-    let blocks = chunks * channels.div_ceil(32);
-    let (pointers, numbers) = ([x.all(), out.all()], [rows, channels, chunk]);
-    x.gpu()
-        .launch("sum_rows", [blocks, THREADS], &pointers, &numbers, &[]);
+/// The sums over each `chunk` places of x `[samples, places, C]`.
+fn sum_pieces(x: &Memory, sizes: [usize; 4]) -> Memory {
+    let [samples, places, channels, chunk] = sizes;
+    let out = x
+        .gpu()
+        .allocate(samples * places.div_ceil(chunk) * channels);
+    x.gpu().tiles("sum_rows", sizes, &[x.all(), out.all()], &[]);
+    out
 }
 
 /// The sums of some arrays, or of their squares, added up in f64 at last.

@@ -27,6 +27,10 @@ impl Emulator {
         "an emulated GPU".into()
     }
 
+    pub fn has_matrix_units(&self) -> bool {
+        true
+    }
+
     pub fn allocate(&self, len: usize) -> Result<u64> {
         // Nobody may count on zeros.
         let memory = vec![f32::NAN; len + 2 * MARGIN].into_boxed_slice();

@@ -1,5 +1,6 @@
 //! Joining, cutting, reordering, and rows of a table.
 
+use crate::device::PLACES;
 use crate::{Gpu, Memory};
 
 /// A rectangle of a matrix: its row length and its first column.
@@ -19,10 +20,10 @@ pub fn copy_columns(
     to: &mut Memory,
     into: Columns,
 ) {
-    let numbers = [columns, of.width, of.start, into.width, into.start];
+    let numbers = [of.width, of.start, into.width, into.start];
     let pointers = [from.all(), to.all()];
-    from.gpu()
-        .each("copy_columns", rows * columns, &pointers, &numbers, &[]);
+    let sizes = [1, rows, columns, PLACES];
+    from.gpu().tiles("copy_columns", sizes, &pointers, &numbers);
 }
 
 /// Copies `count` numbers from one place to another.

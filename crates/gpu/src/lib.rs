@@ -10,6 +10,7 @@
 pub mod attention;
 mod compiler;
 pub mod conv;
+pub mod conv_product;
 mod cuda;
 mod device;
 mod driver;

@@ -2,6 +2,7 @@
 
 use velatura_kernels::gemm::Precision;
 
+use crate::device::PLACES;
 use crate::elementwise::sum_rows;
 use crate::{Gpu, Memory, Pointer};
 
@@ -77,7 +78,8 @@ pub(crate) fn begin(
     residual: Option<&Memory>,
 ) {
     let pointers = [Pointer::of(bias), Pointer::of(residual), out.all()];
-    gpu.each("add_rows", out.len(), &pointers, &[channels], &[]);
+    let sizes = [1, out.len() / channels, channels, PLACES];
+    gpu.tiles("add_rows", sizes, &pointers, &[]);
 }
 
 /// The gradient of a linear layer's input, plus what is there `before`.

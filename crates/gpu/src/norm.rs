@@ -2,9 +2,12 @@
 
 use velatura_kernels::norm::GroupNormShape;
 
-use crate::device::THREADS;
+use crate::device::PLACES;
 use crate::elementwise::sum_rows;
 use crate::{Memory, Pointer};
+
+/// Places of a sample that a block sums over.
+const SUMMED: usize = 512;
 
 /// A norm's gamma and beta, `[C]` each.
 #[derive(Clone, Copy)]
@@ -40,16 +43,23 @@ pub fn group_norm(
         groups,
     } = shape;
     let gpu = x.gpu();
-    let (stats, out) = (gpu.allocate(batch * groups * 2), gpu.allocate(x.len()));
-    let numbers = [spatial, channels, groups];
-    let pointers = [x.all(), stats.all()];
+    let pieces = spatial.div_ceil(SUMMED);
+    let moments = gpu.allocate(batch * pieces * channels * 2);
+    let summed = [batch, spatial, channels, SUMMED];
+    gpu.tiles("channel_moments", summed, &[x.all(), moments.all()], &[]);
+
+    let stats = gpu.allocate(batch * groups * 2);
+    let pointers = [moments.all(), stats.all()];
+    let numbers = [spatial, channels, SUMMED, groups];
     gpu.launch(
         "group_norm_stats",
-        [batch * groups, THREADS],
+        [batch * groups, 32],
         &pointers,
         &numbers,
         &[eps],
     );
+
+    let out = gpu.allocate(x.len());
     let pointers = [
         x.all(),
         stats.all(),
@@ -57,8 +67,13 @@ pub fn group_norm(
         affine.beta.all(),
         out.all(),
     ];
-    let numbers = [spatial * channels, channels, groups, usize::from(silu)];
-    gpu.each("group_norm_apply", x.len(), &pointers, &numbers, &[]);
+    let sizes = [batch, spatial, channels, PLACES];
+    gpu.tiles(
+        "group_norm_apply",
+        sizes,
+        &pointers,
+        &[groups, usize::from(silu)],
+    );
     [out, stats]
 }
 
@@ -81,37 +96,32 @@ pub fn group_norm_backward(
     let gpu = x.gpu();
     let Affine { gamma, beta } = affine;
     let silu = usize::from(silu);
-    let [sum, sum_hat] = [(); 2].map(|()| gpu.allocate(batch * channels));
+    let pieces = spatial.div_ceil(SUMMED);
+    let [sum, sum_hat] = [(); 2].map(|()| gpu.allocate(batch * pieces * channels));
     let given = [x.all(), stats.all(), gamma.all(), beta.all(), dy.all()];
     let pointers = [&given[..], &[sum.all(), sum_hat.all()]].concat();
-    let blocks = batch * channels.div_ceil(32);
-    let numbers = [spatial, channels, groups, silu];
+    let summed = [batch, spatial, channels, SUMMED];
+    gpu.tiles("group_norm_sums", summed, &pointers, &[groups, silu]);
+
+    let means = gpu.allocate(batch * groups * 2);
+    let pointers = [sum.all(), sum_hat.all(), gamma.all(), means.all()];
+    let numbers = [spatial, channels, SUMMED, groups];
     gpu.launch(
-        "group_norm_sums",
-        [blocks, THREADS],
+        "group_norm_means",
+        [batch * groups, 32],
         &pointers,
         &numbers,
         &[],
     );
 
-    let means = gpu.allocate(batch * groups * 2);
-    let pointers = [sum.all(), sum_hat.all(), gamma.all(), means.all()];
-    gpu.each(
-        "group_norm_means",
-        batch * groups,
-        &pointers,
-        &[channels, groups, spatial],
-        &[],
-    );
-
     let dx = gpu.allocate(x.len());
     let pointers = [&given[..], &[means.all(), Pointer::of(before), dx.all()]].concat();
-    let numbers = [spatial * channels, channels, groups, silu];
-    gpu.each("group_norm_backward", x.len(), &pointers, &numbers, &[]);
+    let sizes = [batch, spatial, channels, PLACES];
+    gpu.tiles("group_norm_backward", sizes, &pointers, &[groups, silu]);
     Gradients {
         dx,
-        d_gamma: sum_rows(&sum_hat, batch, channels),
-        d_beta: sum_rows(&sum, batch, channels),
+        d_gamma: sum_rows(&sum_hat, batch * pieces, channels),
+        d_beta: sum_rows(&sum, batch * pieces, channels),
     }
 }
 

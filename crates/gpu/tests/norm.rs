@@ -75,6 +75,8 @@ fn group_norm_is_that_of_the_processor(
 fn a_norm_of_several_groups_is_that_of_the_processor() {
     group_norm_is_that_of_the_processor(2, 35, 40, 8);
     group_norm_is_that_of_the_processor(1, 300, 64, 32);
+    // Places enough for more than one piece.
+    group_norm_is_that_of_the_processor(2, 1100, 36, 12);
 }
 
 #[test]
