@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use velatura::diffusion::{Sampler, Spacing};
 use velatura::pipeline::{MaskedContent, Stage};
-use velatura_train::Device;
+use velatura_tensor::device::Device;
 
 pub use self::evaluate::{
     ClipArgs, DistanceArgs, EvaluateCommand, NearestArgs, NetworkArgs, PromptsArgs, VaeArgs,
@@ -118,6 +118,9 @@ pub struct GenerateArgs {
     /// [default: as much as is fastest]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: Device,
     /// Where to write the picture; replaces a file of that name [default: a free name made from prompt and seed]
     #[arg(short, long, value_name = "FILE.png")]
     pub output: Option<PathBuf>,
@@ -214,7 +217,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", conflicts_with = "plan")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "cpu",
+        conflicts_with = "plan"
+    )]
     pub device: Device,
 }
 

@@ -43,22 +43,19 @@ fn failed(what: impl Into<String>) -> impl FnOnce(DriverError) -> Error {
 
 impl Cuda {
     pub fn open(index: usize) -> Result<Cuda> {
-        // SAFETY: looks whether files are there.
-        let libraries = unsafe {
-            [
-                (
-                    sys::is_culib_present(),
-                    "libcuda, the driver of NVIDIA cards,",
-                ),
-                (
-                    cudarc::nvrtc::sys::is_culib_present(),
-                    "libnvrtc, CUDA's compiler,",
-                ),
+        // SAFETY: these look whether files are there.
+        unsafe {
+            if !sys::is_culib_present() {
+                return Err(Error::NoGpu("its driver (libcuda) is not installed".into()));
+            }
+            for (present, library) in [
+                (cudarc::nvrtc::sys::is_culib_present(), "libnvrtc"),
                 (blas::is_culib_present(), "libcublas"),
-            ]
-        };
-        if let Some(&(_, library)) = libraries.iter().find(|(present, _)| !present) {
-            return Err(Error::NoLibrary { library });
+            ] {
+                if !present {
+                    return Err(Error::NoLibrary { library });
+                }
+            }
         }
         let none = |why: DriverError| Error::NoGpu(why.to_string());
         driver::init().map_err(none)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::panic_any;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cuda::Cuda;
@@ -22,7 +22,7 @@ pub(crate) const PLACES: usize = 64;
 /// A graphics card. Cloning shares it.
 ///
 /// What is launched is done later, in order; only a [download](Memory::download) waits. Operations on a card have no
-/// way to fail that the caller could do anything about, so they panic with an [`Error`] as payload, which
+/// way to fail that the caller could do anything about, so they unwind with an [`Error`] as payload, which
 /// [`Gpu::catch`] makes a result of.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
@@ -96,7 +96,7 @@ impl Gpu {
         self.0.driver.has_matrix_units()
     }
 
-    /// Runs `f`, whose operations on cards fail by panicking.
+    /// Runs `f`, whose operations on cards fail by unwinding.
     ///
     /// # Errors
     /// What a card could not do.
@@ -104,7 +104,7 @@ impl Gpu {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).map_err(|payload| {
             match payload.downcast::<Error>() {
                 Ok(error) => *error,
-                Err(other) => std::panic::resume_unwind(other),
+                Err(other) => resume_unwind(other),
             }
         })
     }
@@ -229,7 +229,8 @@ impl fmt::Debug for Gpu {
 }
 
 fn sure<T>(result: Result<T>) -> T {
-    result.unwrap_or_else(|error| panic_any(error))
+    // Without the message of a panic: whoever catches it says what is wrong.
+    result.unwrap_or_else(|error| resume_unwind(Box::new(error)))
 }
 
 /// An array of f32 on a card, whose memory waits to be used again when it is dropped: what was launched before reads

@@ -96,31 +96,47 @@ impl Emulator {
             beta,
             ..
         } = product;
-        let [a, b] = [a, b].map(|address| address as *const f32);
         let c = c as *mut f32;
         for i in 0..batch {
-            for row in 0..m {
-                for column in 0..n {
-                    let sum: f32 = (0..k)
-                        .map(|j| {
-                            let in_a = match transposed[0] {
-                                true => j * widths[0] + row,
-                                false => row * widths[0] + j,
-                            };
-                            let in_b = match transposed[1] {
-                                true => column * widths[1] + j,
-                                false => j * widths[1] + column,
-                            };
-                            // SAFETY: as for `launch`.
-                            unsafe { *a.add(i * strides[0] + in_a) * *b.add(i * strides[1] + in_b) }
-                        })
-                        .sum();
+            let start =
+                |address: u64, stride: usize| (address as *const f32).wrapping_add(i * stride);
+            let rows = gathered(start(a, strides[0]), widths[0], [m, k], transposed[0]);
+            let columns = gathered(start(b, strides[1]), widths[1], [n, k], !transposed[1]);
+            for (at, row) in rows.chunks_exact(k.max(1)).enumerate() {
+                for (column, values) in columns.chunks_exact(k.max(1)).enumerate() {
+                    let place = i * strides[2] + at * widths[2] + column;
                     // SAFETY: as for `launch`.
-                    let to = unsafe { &mut *c.add(i * strides[2] + row * widths[2] + column) };
-                    *to = alpha * sum + if beta == 0.0 { 0.0 } else { beta * *to };
+                    let to = unsafe { &mut *c.add(place) };
+                    *to = alpha * dot(row, values) + if beta == 0.0 { 0.0 } else { beta * *to };
                 }
             }
         }
         Ok(())
     }
+}
+
+/// `rows` of `k` numbers each, one after the other, of a matrix that has them in its rows or else in its columns.
+fn gathered(from: *const f32, width: usize, [rows, k]: [usize; 2], in_columns: bool) -> Vec<f32> {
+    let place = |row, j| {
+        if in_columns {
+            j * width + row
+        } else {
+            row * width + j
+        }
+    };
+    let all = (0..rows).flat_map(|row| (0..k).map(move |j| (row, j)));
+    // SAFETY: as for `launch`.
+    all.map(|(row, j)| unsafe { *from.add(place(row, j)) })
+        .collect()
+}
+
+/// Summed eight at a time.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum()
 }

@@ -11,19 +11,19 @@ thread_local! {
     static CURRENT: RefCell<Option<Gpu>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` with this thread's operations on `gpu`, or on the processor where that is none.
+/// Runs `f` with this thread's operations on `gpu`.
 ///
 /// Tensors may come from either side and go to either. Operations that a card has no kernel for are the processor's, and
 /// the numbers go there and back; of those that a UNet, an autoencoder or a text encoder needs, trained or painting, there is
 /// none.
-pub fn on<T>(gpu: Option<&Gpu>, f: impl FnOnce() -> T) -> T {
+pub fn on<T>(gpu: &Gpu, f: impl FnOnce() -> T) -> T {
     struct Restore(Option<Gpu>);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.set(self.0.take());
         }
     }
-    let _restore = Restore(CURRENT.replace(gpu.cloned()));
+    let _restore = Restore(CURRENT.replace(Some(gpu.clone())));
     f()
 }
 

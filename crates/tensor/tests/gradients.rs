@@ -4,7 +4,9 @@
 //! hands the right tensors to the right kernels. So a directional derivative is compared: with a
 //! random direction d, (f(x + h·d) − f(x − h·d)) / 2h against ⟨∇f, d⟩.
 
-use velatura_tensor::{Activation, Padding, Parameter, Precision, Tensor, Weight, tape};
+use velatura_tensor::{
+    Activation, Gpu, Padding, Parameter, Precision, Tensor, Weight, device, tape,
+};
 
 /// Numbers in (−1, 1) from a linear congruential generator (Knuth's MMIX constants).
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -33,11 +35,25 @@ fn parameter(shape: &[usize], seed: u64) -> Parameter {
 /// derivative is of the order of their first, and the rounding error of order
 /// 2⁻²⁴·‖f‖·‖r‖ / (h·|derivative|) ≈ 1e-5 … 1e-4 when the derivative is not small; the sum over a
 /// random direction is compared with the norm of gradient and direction, 2e-3 of which covers both.
+///
+/// On a graphics card they are the same within rounding, by kernels of its own or the processor's.
 fn check(parameters: &[&Parameter], f: impl Fn() -> Tensor) {
     let shape = tape::no_grad(&f).shape().to_vec();
     let r = tensor(&shape, 99);
     let loss = || f().mul(&r).sum();
     let gradients = loss().backward();
+    let on_card = device::on(&Gpu::for_tests(), || loss().backward());
+    for (i, &p) in parameters.iter().enumerate() {
+        let [here, there] = [&gradients, &on_card].map(|all| all.get(p).unwrap().as_slice());
+        let largest = here.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        for (here, there) in here.iter().zip(there) {
+            let error = (here - there).abs();
+            assert!(
+                error <= 1e-5 * largest + 1e-7,
+                "parameter {i}: {here} on the processor, {there} on a card, {largest} is the largest"
+            );
+        }
+    }
     for (i, &p) in parameters.iter().enumerate() {
         let gradient = gradients
             .get(p)

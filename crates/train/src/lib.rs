@@ -133,7 +133,10 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
         config::Part::Scorer => scorer::train(&config, &folder, options),
         _ => step_unet::train(&config, &folder, options),
     };
-    let outcome = Gpu::catch(|| on(gpu.as_ref(), run)).unwrap_or_else(|error| Err(error.into()));
+    let outcome = match &gpu {
+        Some(gpu) => Gpu::catch(|| on(gpu, run)).unwrap_or_else(|error| Err(error.into())),
+        None => run(),
+    };
     if outcome.is_err() {
         folder.discard_if_unused();
     }

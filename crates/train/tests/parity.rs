@@ -22,7 +22,7 @@ fn twenty_steps_go_the_way_of_pytorch() {
 
 #[test]
 fn on_a_graphics_card_they_do_too() {
-    device::on(Some(&Gpu::for_tests()), follow_all);
+    device::on(&Gpu::for_tests(), follow_all);
 }
 
 fn follow_all() {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::{config, losses, prepare, run, weights};
 use velatura::pipeline::{LoadOptions, Pipeline, Request};
+use velatura_tensor::{Gpu, device};
 use velatura_train::Ending;
 
 fn everything(run: &Path) -> impl PartialEq + std::fmt::Debug + use<> {
@@ -54,6 +55,40 @@ fn a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not() {
     pipeline
         .paint(&plan, None, &mut |_| std::ops::ControlFlow::Continue(()))
         .unwrap();
+}
+
+#[test]
+fn on_a_graphics_card_it_does_too_and_may_go_on_without_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, text) = prepare(dir.path());
+    let gpu = Gpu::for_tests();
+    let go = |name: &str, resume: bool, steps: Option<usize>| {
+        run(&config(dir.path(), name, &text), resume, steps).unwrap()
+    };
+    device::on(&gpu, || go("whole", false, None));
+    device::on(&gpu, || go("stopped", false, Some(4)));
+    device::on(&gpu, || go("stopped", true, None));
+    assert_eq!(
+        everything(&dir.path().join("whole")),
+        everything(&dir.path().join("stopped"))
+    );
+
+    device::on(&gpu, || go("handed over", false, Some(4)));
+    go("handed over", true, None);
+    go("never there", false, None);
+    let [whole, handed_over, never_there] = ["whole", "handed over", "never there"].map(|name| {
+        let losses = losses(&dir.path().join(name));
+        assert_eq!(losses.len(), 8);
+        losses
+    });
+    for (index, loss) in never_there.iter().enumerate() {
+        for other in [whole[index], handed_over[index]] {
+            assert!(
+                (other / loss - 1.0).abs() < 1e-3,
+                "step {index}: {other} with a card, {loss} without"
+            );
+        }
+    }
 }
 
 #[test]

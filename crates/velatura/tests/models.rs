@@ -141,7 +141,7 @@ fn f32_outputs_are_diffusers() {
 
 #[test]
 fn those_of_a_graphics_card_are_too() {
-    device::on(Some(&Gpu::for_tests()), compare_outputs);
+    device::on(&Gpu::for_tests(), compare_outputs);
 }
 
 fn compare_outputs() {
@@ -289,7 +289,7 @@ fn gradients_are_pytorchs() {
 
 #[test]
 fn those_of_a_graphics_card_are_pytorchs() {
-    device::on(Some(&Gpu::for_tests()), compare_all_gradients);
+    device::on(&Gpu::for_tests(), compare_all_gradients);
 }
 
 fn compare_all_gradients() {

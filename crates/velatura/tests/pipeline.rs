@@ -16,7 +16,7 @@ use velatura::image::Image;
 use velatura::pipeline::{
     Facts, LoadOptions, Model, Painted, Pipeline, Plan, PrecisionChoice, Request, Trace,
 };
-use velatura_tensor::Tensor;
+use velatura_tensor::{Gpu, Tensor, device};
 
 /// What issue 2 asks of the latents after the last step; those before are nearer.
 const LATENTS: f64 = 1e-3;
@@ -96,6 +96,15 @@ fn largest_difference(a: &Image, b: &Image) -> u8 {
 
 #[test]
 fn every_picture_is_diffusers_picture() {
+    compare_pictures();
+}
+
+#[test]
+fn on_a_graphics_card_it_is_too() {
+    device::on(&Gpu::for_tests(), compare_pictures);
+}
+
+fn compare_pictures() {
     let (Some(pipelines), Some(models)) = (topic("pipeline"), topic("models")) else {
         return;
     };

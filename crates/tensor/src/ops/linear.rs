@@ -131,7 +131,14 @@ impl Tensor {
             let bias = bias.as_ref().map(|bias| bias.memory(on));
             let residual = residual.map(|residual| residual.memory(on));
             let sizes = [rows, weight.shape()[1], weight.shape()[0]];
-            gpu::linear(sizes, self.memory(on), w.memory(on), bias, residual, precision)
+            gpu::linear(
+                sizes,
+                self.memory(on),
+                w.memory(on),
+                bias,
+                residual,
+                precision,
+            )
         };
         Tensor::computed(&shape, on_gpu, |out| {
             let packed = weight.forward(None);

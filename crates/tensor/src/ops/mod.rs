@@ -11,5 +11,5 @@ mod on_gpu;
 mod resample;
 mod update;
 
-pub use update::{ema, sums_of_squares};
 pub use conv_bands::{BandedConv, Before, Residual};
+pub use update::{ema, sums_of_squares};

@@ -1,7 +1,7 @@
 //! Group and layer normalisation, and channels of length 1.
 
-use crate::{Parameter, Tensor, device};
 use super::on_gpu;
+use crate::{Parameter, Tensor, device};
 use velatura_kernels::norm::{self, GroupNormShape};
 use velatura_kernels::profile::{self, Note};
 

@@ -18,7 +18,9 @@ fn affine<'a>(on: &Gpu, gamma: &'a Tensor, beta: &'a Tensor) -> Affine<'a> {
 fn hand_out(gradients: &mut tape::Gradients, inputs: &[Tensor; 3], d: Gradients) {
     let [x, gamma, beta] = inputs;
     gradients.add_onto(x.node(), |_| Tensor::from_memory(d.dx, x.shape()));
-    gradients.add(gamma.node(), || Tensor::from_memory(d.d_gamma, gamma.shape()));
+    gradients.add(gamma.node(), || {
+        Tensor::from_memory(d.d_gamma, gamma.shape())
+    });
     gradients.add(beta.node(), || Tensor::from_memory(d.d_beta, beta.shape()));
 }
 
