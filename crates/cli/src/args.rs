@@ -118,9 +118,6 @@ pub struct GenerateArgs {
     /// [default: as much as is fastest]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: Device,
     /// Where to write the picture; replaces a file of that name [default: a free name made from prompt and seed]
     #[arg(short, long, value_name = "FILE.png")]
     pub output: Option<PathBuf>,
@@ -156,6 +153,9 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: Device,
 }
 
 /// A LoRA's file, and how much of its effect is wanted.
@@ -217,12 +217,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "cpu",
-        conflicts_with = "plan"
-    )]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: Device,
 }
 

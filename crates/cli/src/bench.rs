@@ -3,18 +3,19 @@
 use std::fmt;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::json;
 use velatura::pipeline::{Request, Stage};
 use velatura_kernels::gemm::Precision;
 use velatura_kernels::peak::peak;
 use velatura_kernels::profile::{self, Event};
+use velatura_tensor::device::Device;
 
 use crate::args::BenchArgs;
 use crate::generate::{median, ms};
 use crate::progress::peak_memory_mb;
-use crate::{bench_train, interrupt, model};
+use crate::{bench_train, device, interrupt, model};
 
 /// All calls with the same sizes.
 #[derive(Serialize)]
@@ -71,7 +72,10 @@ impl fmt::Display for Peaks {
 pub fn run(args: &BenchArgs) -> Result<()> {
     interrupt::end_at_once();
     if let Some(part) = args.train {
-        return bench_train::run(args, part);
+        return device::on(args.model.device, || bench_train::run(args, part));
+    }
+    if args.model.device != Device::Cpu {
+        bail!("stages are measured on the processor; with --device cuda there is --train");
     }
     let model = model::open(&args.model)?;
     let request = Request {

@@ -26,13 +26,13 @@ use crate::args::{
     VaeArgs,
 };
 use crate::progress::Progress;
-use crate::{interrupt, model};
+use crate::{device, interrupt, model};
 
 pub fn run(command: &EvaluateCommand) -> Result<()> {
     interrupt::end_at_once();
     match command {
-        EvaluateCommand::Vae(args) => vae(args),
-        EvaluateCommand::Prompts(args) => fidelity(args),
+        EvaluateCommand::Vae(args) => device::on(args.model.device, || vae(args)),
+        EvaluateCommand::Prompts(args) => device::on(args.model.device, || fidelity(args)),
         EvaluateCommand::Distance(args) => sets(args),
         EvaluateCommand::Clip(args) => clip(args),
         EvaluateCommand::Nearest(args) => nearest(args),
@@ -100,7 +100,7 @@ fn drawn(config: Option<&Path>) -> Result<Source> {
 /// The autoencoder to judge, its name and the side of its pictures: of a model, or alone in a folder as training
 /// writes it.
 fn autoencoder(args: &ModelArgs) -> Result<(AutoencoderKl, String, usize)> {
-    let precision = args.precision.into();
+    let precision = model::precision(args)?;
     if let Some(dir) = args
         .model
         .as_ref()
@@ -168,7 +168,7 @@ fn fidelity(args: &PromptsArgs) -> Result<()> {
         guidance: args.guidance,
     };
     let scorer = scorer(args.scorer.as_deref())?;
-    let pipeline = model::open(&args.model)?.load(args.model.precision.into())?;
+    let pipeline = model::open(&args.model)?.load(model::precision(&args.model)?)?;
     let mut stages = Stages::new();
     let mut report = |what, done, of| stages.tell(what, done, of);
     let mut kept: Vec<(Verdict, RgbImage)> = Vec::new();

@@ -8,9 +8,8 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use velatura::files::{Existing, check_writable};
 use velatura::image::{Image, Mask};
-use velatura::pipeline::{Model, Painted, Plan, PrecisionChoice, Request, Trace, precision_name};
-use velatura_tensor::Gpu;
-use velatura_tensor::device::{Device, on};
+use velatura::pipeline::{Model, Painted, Plan, Request, Trace, precision_name};
+use velatura_tensor::device::Device;
 
 use crate::args::GenerateArgs;
 use crate::progress::{Progress, peak_memory_mb};
@@ -38,8 +37,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
 
     tell_unknown(&model, &plan.prompt)?;
 
-    let gpu = args.device.open()?;
-    let precision = precision(args)?;
+    let precision = model::precision(&args.model)?;
+    if args.memory.is_some() && args.model.device != Device::Cpu {
+        bail!("--memory is for the processor; leave it out with --device cuda");
+    }
     let before = start.elapsed();
     eprintln!(
         "{}: {} steps of {}, guidance {}, seed {}, {}×{}, {}",
@@ -55,18 +56,12 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let mut trace = args.trace.as_ref().map(|_| Trace::new());
     let mut progress = None;
     let memory = args.memory.map(|size| size.as_u64());
-    let mut paint = || {
-        model.paint(precision, memory, &plan, trace.as_mut(), &mut |step| {
-            progress
-                .get_or_insert_with(|| Progress::new("step", step.total()))
-                .step(step.done());
-            ControlFlow::Continue(())
-        })
-    };
-    let painted = match &gpu {
-        Some(gpu) => Gpu::catch(|| on(gpu, &mut paint))??,
-        None => paint()?,
-    };
+    let painted = model.paint(precision, memory, &plan, trace.as_mut(), &mut |step| {
+        progress
+            .get_or_insert_with(|| Progress::new("step", step.total()))
+            .step(step.done());
+        ControlFlow::Continue(())
+    })?;
     drop(progress);
     for (which, cut) in [
         ("prompt", &painted.prompt_cut),
@@ -97,24 +92,6 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         show::on_terminal(&painted.image);
     }
     Ok(())
-}
-
-/// The numbers to compute with: what `auto` is on a card, and what a card does not do.
-fn precision(args: &GenerateArgs) -> Result<PrecisionChoice> {
-    let choice = PrecisionChoice::from(args.model.precision);
-    if args.device == Device::Cpu {
-        return Ok(choice);
-    }
-    if args.memory.is_some() {
-        bail!("--memory is for the processor; leave it out with --device cuda");
-    }
-    match choice {
-        PrecisionChoice::Int8 => {
-            bail!("--precision int8 is for the processor; with --device cuda take bf16 or f32")
-        }
-        PrecisionChoice::Auto => Ok(PrecisionChoice::Bf16),
-        choice => Ok(choice),
-    }
 }
 
 fn request(args: &GenerateArgs) -> Result<Request> {

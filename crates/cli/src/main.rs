@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bench_train;
+mod device;
 mod evaluate;
 mod generate;
 mod interrupt;
@@ -26,12 +27,12 @@ const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Generate(args) => generate::run(&args),
+        Command::Generate(args) => device::on(args.model.device, || generate::run(&args)),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(command) => evaluate::run(&command),
         Command::Scenes(ScenesCommand::Render(args)) => scenes::render(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => device::on(args.model.device, || serve::run(&args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use velatura::Error;
 use velatura::checkpoint::{LearnedWord, LoraFile, ModelFolder};
 use velatura::pipeline::{Model, PrecisionChoice};
 use velatura_kernels::pool;
+use velatura_tensor::device::Device;
 
 use crate::args::{ModelArgs, PrecisionArg};
 
@@ -39,6 +40,17 @@ pub fn open(args: &ModelArgs) -> Result<Model> {
         model = model.with_word(LearnedWord::open(file)?);
     }
     Ok(model)
+}
+
+/// The numbers to compute with, as asked for on that device.
+pub fn precision(args: &ModelArgs) -> Result<PrecisionChoice> {
+    match (args.device, args.precision) {
+        (Device::Cuda(_), PrecisionArg::Int8) => {
+            bail!("--precision int8 is for the processor; with --device cuda take bf16 or f32")
+        }
+        (Device::Cuda(_), PrecisionArg::Auto) => Ok(PrecisionChoice::Bf16),
+        (_, precision) => Ok(precision.into()),
+    }
 }
 
 impl From<PrecisionArg> for PrecisionChoice {

@@ -29,7 +29,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         Some(folder) => format!("jobs are kept in {}", folder.display()),
         None => "jobs are kept in memory only".to_string(),
     };
-    let precision = args.model.precision.into();
+    let precision = model::precision(&args.model)?;
     serve(settings, trusted, model, precision, |address| {
         eprintln!("listening on http://{address}; {kept}");
     })?;

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Bench, models};
+use common::{Bench, models, said};
 use serde_json::{Value, json};
 
 const NONE: [&str; 0] = [];
@@ -90,6 +90,28 @@ fn a_missing_model_is_named() {
         .run(&["train", "nowhere.toml"])
         .fails(1, &["nowhere.toml"]);
     assert_eq!(bench.files(), ["a.ckpt"]);
+}
+
+#[test]
+fn a_graphics_card_that_is_not_there_is_told() {
+    let bench = Bench::new();
+    let train: &[&str] = &["train", "nowhere.toml"];
+    for command in [&["generate", "x"][..], train, &["bench", "--train"]] {
+        let mut asked = bench.command();
+        // CUDA does not show a card whose number is not named here.
+        asked.env("CUDA_VISIBLE_DEVICES", "");
+        asked.args(command).args(["--device", "cuda"]);
+        let expected = match command {
+            // What is wrong with the config comes first.
+            ["train", ..] => ["nowhere.toml", "read"],
+            _ => ["no NVIDIA GPU can be used", "leave --device out"],
+        };
+        said(asked.output().unwrap()).fails(1, &expected);
+    }
+    bench
+        .run(&["generate", "--device", "gpu", "x"])
+        .fails(2, &["expected cpu, cuda or cuda:1, found gpu"]);
+    assert_eq!(bench.files(), NONE);
 }
 
 /// Damages a copy of a model, paints with it, and expects an error that names what was damaged.

@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// There is no card that can be used.
-    #[error("no NVIDIA GPU can be used: {0}; leave `device` out to use the processor")]
+    #[error("no NVIDIA GPU can be used: {0}; leave --device out to use the processor")]
     NoGpu(String),
     /// A library of CUDA that is needed is not there.
     #[error(

@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use velatura::pipeline::{Model, Pipeline, PrecisionChoice};
+use velatura_tensor::device;
 
 use crate::app::{App, Shared};
 use crate::guard::Guard;
@@ -150,20 +151,22 @@ struct Running {
 /// Loads the model and paints, on threads of its own.
 fn worker(app: App, precision: PrecisionChoice) -> io::Result<Running> {
     let (tell, loaded) = tokio::sync::oneshot::channel();
+    // The worker computes where this thread does.
+    let gpu = device::current();
+    let work = move || match app.model.load(precision) {
+        Ok(pipeline) => {
+            let pipeline: Arc<Pipeline> = app.pipeline.get_or_init(|| Arc::new(pipeline)).clone();
+            let _ = tell.send(Ok(()));
+            tracing::info!(model = app.model.name(), "ready");
+            Worker::new(app.jobs.clone(), pipeline).run();
+        }
+        Err(error) => {
+            let _ = tell.send(Err(error));
+        }
+    };
     let thread = std::thread::Builder::new()
         .name("painter".to_string())
-        .spawn(move || match app.model.load(precision) {
-            Ok(pipeline) => {
-                let pipeline: Arc<Pipeline> =
-                    app.pipeline.get_or_init(|| Arc::new(pipeline)).clone();
-                let _ = tell.send(Ok(()));
-                tracing::info!(model = app.model.name(), "ready");
-                Worker::new(app.jobs.clone(), pipeline).run();
-            }
-            Err(error) => {
-                let _ = tell.send(Err(error));
-            }
-        })?;
+        .spawn(move || device::maybe_on(gpu.as_ref(), work))?;
     Ok(Running { thread, loaded })
 }
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use velatura::Error;
 use velatura::image::Image;
 use velatura::pipeline::{self, Painted, Pipeline, Plan, Preview};
+use velatura_tensor::{Gpu, device};
 
 use crate::jobs::Jobs;
 use crate::links::picture_path;
@@ -70,10 +71,14 @@ impl Worker {
 
     /// Paints until the server stops, on as many threads as there are ever pictures at once.
     pub fn run(&self) {
+        // Threads compute where this one does.
+        let gpu = device::current();
         thread::scope(|scope| {
             for number in 1..MOST_AT_ONCE {
                 let thread = thread::Builder::new().name(format!("painter-{number}"));
-                if let Err(error) = thread.spawn_scoped(scope, || self.paint_on()) {
+                if let Err(error) = thread
+                    .spawn_scoped(scope, || device::maybe_on(gpu.as_ref(), || self.paint_on()))
+                {
                     tracing::warn!(%error, "fewer pictures are painted at once than might be");
                     break;
                 }
@@ -87,7 +92,10 @@ impl Worker {
         let scale = self.pipeline.model().facts().scale;
         while let Some(turn) = self.jobs.next(|size| at_once(size, scale)) {
             // A panic is a bug of ours; it costs its job and not the server.
-            let result = catch_unwind(AssertUnwindSafe(|| self.picture(&turn)));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                Gpu::catch(|| self.picture(&turn))
+                    .unwrap_or_else(|error| Err(Stop::Failed(error.to_string())))
+            }));
             let result = result.unwrap_or_else(|_| {
                 let error = "painting failed in a way it should not; the server's log says more";
                 Err(Stop::Failed(error.to_string()))

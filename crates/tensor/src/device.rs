@@ -27,8 +27,16 @@ pub fn on<T>(gpu: &Gpu, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// The card of this thread's operations.
-pub(crate) fn current() -> Option<Gpu> {
+/// [`on`] that card; without one, as this thread computes anyway.
+pub fn maybe_on<T>(gpu: Option<&Gpu>, f: impl FnOnce() -> T) -> T {
+    match gpu {
+        Some(gpu) => on(gpu, f),
+        None => f(),
+    }
+}
+
+/// The card of this thread's operations, for other threads that work for it.
+pub fn current() -> Option<Gpu> {
     CURRENT.with_borrow(Clone::clone)
 }
 
@@ -82,5 +90,41 @@ impl FromStr for Device {
             (_, Some(index)) => Ok(Device::Cuda(index)),
             _ => Err(format!("expected cpu, cuda or cuda:1, found {name}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_in_pytorch() {
+        for (name, device) in [
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(0)),
+            ("cuda:2", Device::Cuda(2)),
+        ] {
+            assert_eq!(name.parse(), Ok(device));
+        }
+        for name in ["", "gpu", "cuda:", "cuda1", "cuda:-1", "CPU"] {
+            assert!(name.parse::<Device>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_thread_computes_there_until_the_work_is_done() {
+        let gpu = Gpu::for_tests();
+        let x = Tensor::from_vec(vec![1.0; 100], &[100]);
+        let y = on(&gpu, || {
+            assert!(current().is_some());
+            x.add(&x)
+        });
+        assert!(current().is_none());
+        // The numbers come when they are asked for, and what changes one side is not lost on the other.
+        assert_eq!(y.sum().item(), 200.0);
+        let mut z = y.clone();
+        z.make_mut()[0] = 5.0;
+        assert_eq!(on(&gpu, || z.scale(2.0)).as_slice()[..2], [10.0, 4.0]);
+        assert_eq!(y.as_slice()[0], 2.0);
     }
 }

@@ -123,22 +123,24 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
     if let Some(threads) = options.threads {
         velatura_kernels::pool::set_threads(threads);
     }
-    let gpu = options.device.open()?;
-    if let Some(gpu) = &gpu {
-        eprintln!("on {}", gpu.name());
-    }
     let folder = RunFolder::open(&config, file, options.resume)?;
     let run = || match config.model.part {
         config::Part::Vae => step_vae::train(&config, &folder, options),
         config::Part::Scorer => scorer::train(&config, &folder, options),
         _ => step_unet::train(&config, &folder, options),
     };
-    let outcome = match &gpu {
-        Some(gpu) => Gpu::catch(|| on(gpu, run)).unwrap_or_else(|error| Err(error.into())),
-        None => run(),
-    };
+    let outcome = on_device(options.device, run);
     if outcome.is_err() {
         folder.discard_if_unused();
     }
     outcome
+}
+
+/// Runs `f` with its arithmetic on that device.
+fn on_device<T>(device: Device, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(gpu) = device.open()? else {
+        return f();
+    };
+    eprintln!("on {}", gpu.name());
+    Gpu::catch(|| on(&gpu, f)).unwrap_or_else(|error| Err(error.into()))
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use image::RgbImage;
 use velatura::pipeline::{Pipeline, Plan};
+use velatura_tensor::{Gpu, device};
 
 use super::{Report, tell};
 use crate::error::{Error, Result};
@@ -27,13 +28,15 @@ pub fn paint(
     let stopped = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     let sender = Mutex::new(sender);
+    // The threads compute where this one does.
+    let gpu = device::current();
     std::thread::scope(|scope| {
         for _ in 0..together.clamp(1, plans.len().max(1)) {
             let sender = match sender.lock() {
                 Ok(sender) => sender.clone(),
                 Err(poisoned) => poisoned.into_inner().clone(),
             };
-            let (next, stopped) = (&next, &stopped);
+            let (next, stopped, gpu) = (&next, &stopped, gpu.as_ref());
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +50,10 @@ pub fn paint(
                             ControlFlow::Continue(())
                         }
                     };
-                    let painted = pipeline.paint(plan, None, &mut observe);
+                    let paint = || pipeline.paint(plan, None, &mut observe);
+                    let painted = Gpu::catch(|| device::maybe_on(gpu, paint))
+                        .map_err(Error::from)
+                        .and_then(|painted| Ok(painted?));
                     let failed = painted.is_err();
                     if sender.send((number, painted)).is_err() || failed {
                         return;
