@@ -4,34 +4,10 @@ mod common;
 
 use common::*;
 use velatura_gpu::{Gpu, conv as card};
-use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding};
+use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
 
 const F32: Precision = Precision::F32;
-
-fn shape(
-    (batch, height, width): (usize, usize, usize),
-    (in_channels, out_channels): (usize, usize),
-    (kernel, stride): (usize, usize),
-    [top, bottom, left, right]: [usize; 4],
-) -> ConvShape {
-    let padding = Padding {
-        top,
-        bottom,
-        left,
-        right,
-    };
-    ConvShape {
-        batch,
-        height,
-        width,
-        in_channels,
-        out_channels,
-        kernel,
-        stride,
-        padding,
-    }
-}
 
 fn shapes() -> Vec<ConvShape> {
     let same = [1; 4];

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use velatura_gpu::{Gpu, conv as card, conv_product};
-use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding};
+use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
 
 const F32: Precision = Precision::F32;
@@ -17,41 +17,18 @@ fn coarse(len: usize, seed: u64) -> Vec<f32> {
     random(len, seed).into_iter().map(cut).collect()
 }
 
-fn shape(
-    [batch, height, width]: [usize; 3],
-    [in_channels, out_channels]: [usize; 2],
-    stride: usize,
-    [top, bottom, left, right]: [usize; 4],
-) -> ConvShape {
-    ConvShape {
-        batch,
-        height,
-        width,
-        in_channels,
-        out_channels,
-        kernel: 3,
-        stride,
-        padding: Padding {
-            top,
-            bottom,
-            left,
-            right,
-        },
-    }
-}
-
 /// Fewer places and channels than a tile has, and more; several samples in a tile, and several tiles in a sample.
 fn shapes() -> Vec<ConvShape> {
     let same = [1; 4];
     vec![
-        shape([1, 1, 1], [4, 4], 1, same),
-        shape([2, 5, 7], [8, 12], 1, same),
-        shape([3, 9, 8], [36, 68], 1, same),
-        shape([1, 13, 11], [68, 36], 1, same),
-        shape([2, 30, 18], [40, 20], 1, same),
-        shape([1, 6, 5], [4, 8], 1, [0, 2, 2, 0]),
-        shape([2, 10, 8], [12, 16], 2, same),
-        shape([2, 8, 12], [16, 12], 2, [0, 1, 0, 1]),
+        shape((1, 1, 1), (4, 4), (3, 1), same),
+        shape((2, 5, 7), (8, 12), (3, 1), same),
+        shape((3, 9, 8), (36, 68), (3, 1), same),
+        shape((1, 13, 11), (68, 36), (3, 1), same),
+        shape((2, 30, 18), (40, 20), (3, 1), same),
+        shape((1, 6, 5), (4, 8), (3, 1), [0, 2, 2, 0]),
+        shape((2, 10, 8), (12, 16), (3, 2), same),
+        shape((2, 8, 12), (16, 12), (3, 2), [0, 1, 0, 1]),
     ]
 }
 
@@ -116,7 +93,7 @@ fn their_gradients_are_those_of_convolutions() {
 #[test]
 fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
     let gpu = Gpu::for_tests();
-    let s = shape([3, 40, 37], [8, 4], 1, [1; 4]);
+    let s = shape((3, 40, 37), (8, 4), (3, 1), [1; 4]);
     let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
     let dy = coarse(s.batch * s.height * s.width * s.out_channels, 2);
     let mut dw = zeros(s.out_channels * s.in_channels * 9);
@@ -129,7 +106,7 @@ fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
 #[test]
 fn factors_are_rounded_to_the_nearest_even_bf16() {
     let gpu = Gpu::for_tests();
-    let s = shape([1, 1, 1], [4, 4], 1, [1; 4]);
+    let s = shape((1, 1, 1), (4, 4), (3, 1), [1; 4]);
     // Between 1 and the next bf16, 1 + 2⁻⁷: below, at and above the middle; and in the middle with an odd lower neighbour.
     let between = [
         1.0 + 0.9 / 256.0,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use velatura_gpu::Memory;
+use velatura_kernels::conv::{ConvShape, Padding};
 
 /// Numbers in −1..1 from `seed` (a 64-bit multiplicative generator's upper bits).
 pub fn random(len: usize, seed: u64) -> Vec<f32> {
@@ -63,5 +64,30 @@ pub fn assert_same(what: &str, got: &Memory, want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: numbers");
     if let Some(i) = (0..got.len()).find(|&i| got[i].to_bits() != want[i].to_bits()) {
         panic!("{what}: [{i}] is {}, should be {}", got[i], want[i]);
+    }
+}
+
+/// Batch, height and width; channels in and out; kernel and stride; padding at the top, bottom, left and right.
+pub fn shape(
+    (batch, height, width): (usize, usize, usize),
+    (in_channels, out_channels): (usize, usize),
+    (kernel, stride): (usize, usize),
+    [top, bottom, left, right]: [usize; 4],
+) -> ConvShape {
+    let padding = Padding {
+        top,
+        bottom,
+        left,
+        right,
+    };
+    ConvShape {
+        batch,
+        height,
+        width,
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding,
     }
 }
