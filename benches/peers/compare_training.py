@@ -2,13 +2,15 @@
 """Measures Velatura's training step next to PyTorch's, with models of the same sizes on the same machine in one run.
 
     cargo build --release
-    python benches/peers/compare_training.py
+    python benches/peers/compare_training.py                  # on the processor
+    python benches/peers/compare_training.py --device cuda    # on NVIDIA's card
 
 Two models: a UNet of 28.6 million parameters (diffusers' UNet2DConditionModel) on 16 latents of 32×32, and an
 autoencoder (AutoencoderKL) on 8 pictures of 128×128. A step is forward, backward, clipping by the gradients' norm and
 AdamW. PyTorch takes it in f32 and under bf16 autocast, channels last, with the fused AdamW: the peer at its best. The
 two programs take turns, `--rounds` times, each in a process of its own, so that a machine that grows slower on the way
-slows both. Printed are medians of the step's time, their ratio, and the peak memory of each process.
+slows both. Printed are medians of the step's time, their ratio, and the peak memory of each process (the processor's,
+also on a card).
 """
 
 import argparse
@@ -23,7 +25,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def unet(torch):
+def unet(torch, device):
     """The model of `velatura bench --train unet`, and its loss."""
     from diffusers import UNet2DConditionModel
 
@@ -33,10 +35,10 @@ def unet(torch):
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )
-    noisy, noise = torch.randn(2, 16, 4, 32, 32).unbind()
+    noisy, noise = torch.randn(2, 16, 4, 32, 32, device=device).unbind()
     noisy = noisy.to(memory_format=torch.channels_last)
-    context = torch.randn(16, 77, 256)
-    times = torch.arange(16) * 1000 // 16
+    context = torch.randn(16, 77, 256, device=device)
+    times = torch.arange(16, device=device) * 1000 // 16
 
     def loss():
         return torch.nn.functional.mse_loss(model(noisy, times, context).sample.float(), noise)
@@ -44,7 +46,7 @@ def unet(torch):
     return model, loss
 
 
-def vae(torch):
+def vae(torch, device):
     """The model of `velatura bench --train vae`, and its loss."""
     from diffusers import AutoencoderKL
 
@@ -52,8 +54,8 @@ def vae(torch):
         in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(64, 128, 256, 256), layers_per_block=1,
         norm_num_groups=32, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )
-    pixels = torch.randn(8, 3, 128, 128).clamp(-1, 1).to(memory_format=torch.channels_last)
-    noise = torch.randn(8, 4, 16, 16)
+    pixels = torch.randn(8, 3, 128, 128, device=device).clamp(-1, 1).to(memory_format=torch.channels_last)
+    noise = torch.randn(8, 4, 16, 16, device=device)
 
     def loss():
         latents = model.encode(pixels).latent_dist
@@ -69,13 +71,13 @@ def pytorch(args) -> dict:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(1)
-    model, loss = {"unet": unet, "vae": vae}[args.train](torch)
-    model = model.to(memory_format=torch.channels_last).train()
+    model, loss = {"unet": unet, "vae": vae}[args.train](torch, args.device)
+    model = model.to(args.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16"):
             value = loss()
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -100,7 +102,7 @@ def run_json(command: list) -> dict:
 
 
 def compare(args, part: str, precision: str) -> dict:
-    shared = ["--train", part, "--precision", precision, "--repeat", args.repeat]
+    shared = ["--train", part, "--precision", precision, "--repeat", args.repeat, "--device", args.device]
     threads = ["--threads", args.threads] if args.threads else []
     rounds = []
     for _ in range(args.rounds):
@@ -108,7 +110,7 @@ def compare(args, part: str, precision: str) -> dict:
         theirs = run_json([sys.executable, __file__, "--worker", *shared, *threads])
         assert ours["parameters"] == theirs["parameters"], "the models differ"
         rounds.append((ours, theirs))
-    print(f"\n{part}, {ours['parameters'] / 1e6:.1f} million parameters, {precision}, medians of {args.rounds} rounds")
+    print(f"\n{part}, {ours['parameters'] / 1e6:.1f} million parameters, {precision}, {args.device}, medians of {args.rounds} rounds")
     print(f"{'':16} {'velatura':>12} {'pytorch':>12} {'ratio':>7}")
     report = {}
     for name in ("step_ms", "peak_rss_mb"):
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as each program chooses")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--train", choices=("unet", "vae"), help=argparse.SUPPRESS)
