@@ -16,8 +16,9 @@ use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
 use crate::map::for_each_piece;
 use crate::math::exp2_flushed;
-use crate::pool::{SharedMut, parallel_for};
+use crate::pool::parallel_for;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Queries per strip, and keys per block: as many as a panel has columns. Probabilities and gradients of the scores take

@@ -7,8 +7,9 @@ use super::{Product, SIDE, turn_pairs};
 use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::LOG2_E;
 
 /// Keys per block: scores, their gradients and both as bf16 take 128 KiB together.

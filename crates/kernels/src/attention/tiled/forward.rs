@@ -7,8 +7,9 @@ use super::{Product, SIDE, turn_pairs};
 use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Queries per task at least: enough to pay for rounding the keys again.
