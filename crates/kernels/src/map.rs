@@ -19,15 +19,17 @@ pub(crate) fn map<const N: usize, M: Map<N>>(op: M, inputs: [&[f32]; N], out: &m
     for input in inputs {
         assert_eq!(input.len(), out.len(), "slices of unequal lengths");
     }
+    let len = out.len();
     // SAFETY: all slices have the length of `out`, which nothing else refers to.
-    unsafe { map_raw(op, inputs.map(<[f32]>::as_ptr), out) }
+    unsafe { map_raw(op, inputs.map(<[f32]>::as_ptr), SharedMut::new(out), len) }
 }
 
 /// `y[i] = op(y[i], input[i])`
 pub(crate) fn update<M: Map<2>>(op: M, y: &mut [f32], input: &[f32]) {
     assert_eq!(input.len(), y.len(), "slices of unequal lengths");
+    let (len, y) = (y.len(), SharedMut::new(y));
     // SAFETY: both slices have this length; element `i` of `y` is read before it is written.
-    unsafe { map_raw(op, [y.as_mut_ptr().cast_const(), input.as_ptr()], y) }
+    unsafe { map_raw(op, [y.address(0).cast_const(), input.as_ptr()], y, len) }
 }
 
 #[derive(Clone, Copy)]
@@ -44,9 +46,15 @@ impl<const N: usize> Pointers<N> {
 }
 
 /// # Safety
-/// Inputs are valid for as many elements as the output has, and either do not overlap it or are the output.
-unsafe fn map_raw<const N: usize, M: Map<N>>(op: M, inputs: [*const f32; N], out: &mut [f32]) {
-    let (inputs, len, out) = (Pointers(inputs), out.len(), SharedMut::new(out));
+/// Inputs and output are valid for `len` elements, and an input either does not overlap the output
+/// or is the output.
+unsafe fn map_raw<const N: usize, M: Map<N>>(
+    op: M,
+    inputs: [*const f32; N],
+    out: SharedMut<f32>,
+    len: usize,
+) {
+    let inputs = Pointers(inputs);
     let isa = isa::active();
     pool::parallel_for(len.div_ceil(BLOCK), |task| {
         let start = task * BLOCK;

@@ -172,7 +172,7 @@ impl Region {
             let taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
             parts.extend(taken.into_iter().map(|part| (task, part)));
         }
-        parts.sort_unstable_by_key(|(_, part)| part.bytes.start);
+        parts.sort_unstable_by_key(|(task, part)| (part.bytes.start, *task));
         let mut furthest = (0, Part::default());
         for (task, part) in parts {
             // Of the parts before, all that reach beyond this one's start are of one task, or two of them would have

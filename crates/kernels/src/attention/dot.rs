@@ -71,7 +71,8 @@ pub(super) fn forward(
             range,
             k,
             v,
-            keys: all_keys.pointer(key_start, count * sizes.width).cast(),
+            // SAFETY: whole blocks of 32 keys of one head, which no other task has.
+            keys: unsafe { all_keys.slice(key_start, count * sizes.width) },
             values: all_values
                 .rows(head * value_len + first, channels, count)
                 .cast(),
@@ -121,7 +122,7 @@ struct Round<'a> {
     k: &'a [f32],
     v: &'a [f32],
     /// Where the first of these keys goes, here and in `values`.
-    keys: *mut u16,
+    keys: &'a mut [f32],
     values: *mut u16,
 }
 
@@ -134,17 +135,14 @@ impl Kernel for Round<'_> {
         let start = shape.start(shape.keys, self.head / shape.heads, self.head % shape.heads);
         let (k, v) = (&self.k[start..], &self.v[start..]);
         let mut rows = scratch::lease(32 * width / 2);
-        let rows = rows.as_mut_ptr().cast::<u16>();
         for key in self.range.clone().step_by(32) {
             let sizes = (32.min(self.range.end - key), d);
-            // SAFETY: the head's matrices have whole blocks of 32 keys, of which this task has its own.
-            unsafe {
-                let done = key - self.range.start;
-                let to = self.keys.add(done * width);
-                round_rows(simd, &k[key * stride..], stride, sizes, 1.0, to);
-                round_rows(simd, &v[key * stride..], stride, sizes, 1.0, rows);
-                turn(simd, rows, (32, width), self.values.add(done), turned);
-            }
+            let done = key - self.range.start;
+            let to = &mut self.keys[done * width / 2..];
+            round_rows(simd, &k[key * stride..], stride, sizes, 1.0, to);
+            round_rows(simd, &v[key * stride..], stride, sizes, 1.0, &mut rows);
+            // SAFETY: the head's values have room for whole blocks of 32 keys, of which this task has its own.
+            unsafe { turn(simd, &rows, (32, width), self.values.add(done), turned) };
         }
     }
 }
