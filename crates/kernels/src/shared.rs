@@ -134,7 +134,7 @@ fn note(part: Part) {
 /// Tasks that may run at the same time, and what each takes of shared arrays.
 ///
 /// Nothing is compared, and no thread waits for another, before all are done: an overlap is found whoever ran the tasks
-/// and when, on a single thread too, and a thread sanitiser sees them as they are without the watch. Tasks inside of a
+/// and when, on a single thread too, and a thread sanitizer sees them as they are without the watch. Tasks inside of a
 /// task count as that one. Builds without debug assertions watch nothing.
 pub(crate) struct Region {
     tasks: Vec<Mutex<Vec<Part>>>,
