@@ -3,8 +3,9 @@
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{BLOCK, Map, for_each_piece, map};
 use crate::math;
-use crate::pool::{SharedMut, parallel_for};
+use crate::pool::parallel_for;
 use crate::profile;
+use crate::shared::SharedMut;
 
 /// A function applied to every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

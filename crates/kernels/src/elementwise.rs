@@ -3,8 +3,9 @@
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{BLOCK, Map, for_each_piece, for_each_task, map, update};
 use crate::math;
-use crate::pool::{SharedMut, parallel_chunks_mut};
+use crate::pool::parallel_chunks_mut;
 use crate::profile;
+use crate::shared::SharedMut;
 
 macro_rules! operation {
     ($name:ident($simd:ident, $($x:ident),+) $result:expr) => {

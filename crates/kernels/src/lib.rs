@@ -20,6 +20,7 @@ pub mod scratch;
 
 mod map;
 mod math;
+mod shared;
 mod tiles;
 mod winograd;
 

@@ -2,6 +2,7 @@
 
 use crate::isa::{self, Kernel, Simd};
 use crate::pool;
+use crate::shared::SharedMut;
 
 /// Elements per task: 32 Ki are 128 KiB per slice, some 10 µs of memory traffic, against about 1 µs
 /// to hand a task to another thread. Shorter slices stay on the calling one.
@@ -18,31 +19,29 @@ pub(crate) fn map<const N: usize, M: Map<N>>(op: M, inputs: [&[f32]; N], out: &m
     for input in inputs {
         assert_eq!(input.len(), out.len(), "slices of unequal lengths");
     }
+    let len = out.len();
     // SAFETY: all slices have the length of `out`, which nothing else refers to.
-    unsafe { map_raw(op, inputs.map(<[f32]>::as_ptr), out.as_mut_ptr(), out.len()) }
+    unsafe { map_raw(op, inputs.map(<[f32]>::as_ptr), SharedMut::new(out), len) }
 }
 
 /// `y[i] = op(y[i], input[i])`
 pub(crate) fn update<M: Map<2>>(op: M, y: &mut [f32], input: &[f32]) {
     assert_eq!(input.len(), y.len(), "slices of unequal lengths");
-    let out = y.as_mut_ptr();
+    let (len, y) = (y.len(), SharedMut::new(y));
     // SAFETY: both slices have this length; element `i` of `y` is read before it is written.
-    unsafe { map_raw(op, [out.cast_const(), input.as_ptr()], out, y.len()) }
+    unsafe { map_raw(op, [y.address(0).cast_const(), input.as_ptr()], y, len) }
 }
 
 #[derive(Clone, Copy)]
-struct Pointers<const N: usize>([*const f32; N], *mut f32);
-// SAFETY: tasks touch disjoint ranges, as `map_raw` cuts them.
+struct Pointers<const N: usize>([*const f32; N]);
+// SAFETY: tasks read them; what one of them writes, it alone reads.
 unsafe impl<const N: usize> Sync for Pointers<N> {}
 
 impl<const N: usize> Pointers<N> {
     /// The same slices from element `start` on.
     #[inline(always)]
     fn from(&self, start: usize) -> Self {
-        Pointers(
-            self.0.map(|x| x.wrapping_add(start)),
-            self.1.wrapping_add(start),
-        )
+        Pointers(self.0.map(|x| x.wrapping_add(start)))
     }
 }
 
@@ -52,24 +51,27 @@ impl<const N: usize> Pointers<N> {
 unsafe fn map_raw<const N: usize, M: Map<N>>(
     op: M,
     inputs: [*const f32; N],
-    out: *mut f32,
+    out: SharedMut<f32>,
     len: usize,
 ) {
-    let all = Pointers(inputs, out);
+    let inputs = Pointers(inputs);
     let isa = isa::active();
     pool::parallel_for(len.div_ceil(BLOCK), |task| {
         let start = task * BLOCK;
+        let len = BLOCK.min(len - start);
         isa.run(Run {
             op,
-            slices: all.from(start),
-            len: BLOCK.min(len - start),
+            inputs: inputs.from(start),
+            out: out.pointer(start, len),
+            len,
         });
     });
 }
 
 struct Run<const N: usize, M> {
     op: M,
-    slices: Pointers<N>,
+    inputs: Pointers<N>,
+    out: *mut f32,
     len: usize,
 }
 
@@ -77,7 +79,7 @@ impl<const N: usize, M: Map<N>> Kernel for Run<N, M> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Pointers(inputs, out) = self.slices;
+        let (Pointers(inputs), out) = (self.inputs, self.out);
         let mut i = 0;
         // SAFETY: all slices have `len` elements by the contract of `map_raw`, and every access
         // below ends at or before it.
@@ -99,11 +101,7 @@ impl<const N: usize, M: Map<N>> Kernel for Run<N, M> {
 /// Calls `task(0)`, …, `task(tasks - 1)`: on all threads when there are enough `elements` to pay for
 /// them, else one after the other.
 pub(crate) fn for_each_task(elements: usize, tasks: usize, task: impl Fn(usize) + Sync) {
-    if elements <= BLOCK {
-        (0..tasks).for_each(task);
-    } else {
-        pool::parallel_for(tasks, task);
-    }
+    pool::parallel_if(elements > BLOCK, tasks, task);
 }
 
 /// One vector's worth of places in slices of equal length, perhaps not all lanes of it.

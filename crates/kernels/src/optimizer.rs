@@ -2,8 +2,8 @@
 
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{BLOCK, Map, for_each_piece, for_each_task, update};
-use crate::pool::SharedMut;
 use crate::profile;
+use crate::shared::SharedMut;
 
 /// Options of AdamW (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019), named as
 /// PyTorch names them.

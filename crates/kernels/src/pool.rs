@@ -1,6 +1,7 @@
 //! The threads that all kernels share: a rayon pool in which the calling thread takes part.
 
 use crate::isa;
+use crate::shared::{Region, SharedMut};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,6 +82,22 @@ fn current() -> (usize, Option<Arc<ThreadPool>>) {
 /// # Panics
 /// When a task does.
 pub fn parallel_for(tasks: usize, task: impl Fn(usize) + Sync) {
+    parallel_if(true, tasks, task);
+}
+
+/// As [`parallel_for`] where other threads `pay`, else one task after the other on the calling one.
+pub(crate) fn parallel_if(pay: bool, tasks: usize, task: impl Fn(usize) + Sync) {
+    let region = Region::new(tasks);
+    let task = |i| region.run(i, || task(i));
+    if pay {
+        share_out(tasks, task);
+    } else {
+        (0..tasks).for_each(task);
+    }
+    region.check();
+}
+
+fn share_out(tasks: usize, task: impl Fn(usize) + Sync) {
     if tasks <= 1 || INSIDE.get() {
         return (0..tasks).for_each(task);
     }
@@ -143,48 +160,6 @@ pub fn parallel_chunks_mut<T: Send>(
         let piece = unsafe { base.slice(start, chunk.min(len - start)) };
         task(i, piece);
     });
-}
-
-/// A mutable slice that several tasks write to, each in its own places.
-#[derive(Clone, Copy)]
-pub struct SharedMut<T> {
-    start: *mut T,
-    len: usize,
-}
-
-// SAFETY: access goes through unsafe methods whose callers vouch for disjointness.
-unsafe impl<T: Send> Send for SharedMut<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for SharedMut<T> {}
-
-impl<T> SharedMut<T> {
-    /// Shares `data`; the caller keeps it borrowed while tasks use the value.
-    pub fn new(data: &mut [T]) -> Self {
-        SharedMut {
-            start: data.as_mut_ptr(),
-            len: data.len(),
-        }
-    }
-
-    /// `data[start..start + len]`.
-    ///
-    /// # Safety
-    /// The range lies inside the slice, the slice is still borrowed by the one who made this value,
-    /// and nobody else uses the range meanwhile.
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
-        debug_assert!(start <= self.len && len <= self.len - start);
-        // SAFETY: by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
-    }
-
-    /// Pointer to element `start` (which may be one past the end).
-    #[inline(always)]
-    pub fn pointer(&self, start: usize) -> *mut T {
-        debug_assert!(start <= self.len);
-        self.start.wrapping_add(start)
-    }
 }
 
 #[cfg(test)]

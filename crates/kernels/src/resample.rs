@@ -2,8 +2,8 @@
 
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
-use crate::pool::SharedMut;
 use crate::profile;
+use crate::shared::SharedMut;
 
 /// `out[b, i, j, c] = x[b, i/2, j/2, c]`: `x: [batch, h, w, c]` to `out: [batch, 2h, 2w, c]`.
 ///

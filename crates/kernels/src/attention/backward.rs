@@ -6,8 +6,9 @@ use crate::gemm::tile::{Block, F32, LeftView, Store};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::for_each_piece;
 use crate::math::exp2_flushed;
-use crate::pool::{SharedMut, parallel_for};
+use crate::pool::parallel_for;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::LOG2_E;
 
 /// Keys per block: probabilities and their gradients for 64 lanes of queries take 12 KiB each, and
@@ -125,6 +126,9 @@ impl Kernel for Backward<'_> {
         let (dscores, rest) = rest.split_at_mut(64 * KEYS);
         let (lse, rest) = rest.split_at_mut(64);
         let (deltas, near_keys) = rest.split_at_mut(64);
+        // This task's alone, by the fields' rule.
+        let all_keys = || (0..shape.keys).map(|key| key * stride);
+        let [dk, dv] = [self.dk, self.dv].map(|to| to.rows(key_start, all_keys(), d));
         let (mut rows, mut lanes, mut key_rows) = (Vec::new(), 0, Vec::new());
         multiples(stride, KEYS, &mut key_rows);
         let mut first = 0;
@@ -172,15 +176,14 @@ impl Kernel for Backward<'_> {
                 });
                 skew(simd, k, stride, keys, d, near_keys);
                 strip.accumulate(simd, keys, d, near_keys, skewed(d), dscores, &rows, sums);
-                let at = key_start + start * stride;
                 for (left, right, out) in [
-                    (&*scores, &*gradient_rows, self.dv),
-                    (&*dscores, &*query_rows, self.dk),
+                    (&*scores, &*gradient_rows, dv),
+                    (&*dscores, &*query_rows, dk),
                 ] {
                     // SAFETY: only this head's numbers of these rows are written, which are this
                     // task's alone.
                     unsafe {
-                        let out = out.pointer(at);
+                        let out = out.wrapping_add(start * stride);
                         add_rows(simd, &strip, &key_rows[..keys], d, left, right, out);
                     }
                 }

@@ -14,8 +14,9 @@ use super::rounded::{pair_rows, round_rows, round_up, turn, turned_stride};
 use super::strip::{Strip, multiples};
 use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
-use crate::pool::{SharedMut, parallel_for};
+use crate::pool::parallel_for;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -54,21 +55,30 @@ pub(super) fn forward(
     let (key_len, value_len) = (sizes.keys * sizes.width / 2, sizes.turned * sizes.width / 2);
     let mut memory = scratch::lease(heads * (key_len + value_len));
     let (keys, values) = memory.split_at_mut(heads * key_len);
-    let (keys, values) = (SharedMut::new(keys), SharedMut::new(values));
+    let (all_keys, all_values) = (SharedMut::new(keys), SharedMut::new(values));
     let parts = shape.keys.div_ceil(TASK_KEYS);
     parallel_for(heads * parts, |task| {
         let (head, part) = (task / parts, task % parts);
+        let range = part * TASK_KEYS..shape.keys.min((part + 1) * TASK_KEYS);
+        // In numbers of 32 bits, of which each is two of the matrices'.
+        let (first, count) = (range.start / 2, round_up(range.len()) / 2);
+        let key_start = head * key_len + first * sizes.width;
+        let channels = (0..sizes.width).map(|channel| channel * sizes.turned / 2);
         isa.run_bf16(Round {
             shape,
             sizes,
             head,
-            range: part * TASK_KEYS..shape.keys.min((part + 1) * TASK_KEYS),
+            range,
             k,
             v,
-            keys: keys.pointer(head * key_len).cast(),
-            values: values.pointer(head * value_len).cast(),
+            // SAFETY: whole blocks of 32 keys of one head, which no other task has.
+            keys: unsafe { all_keys.slice(key_start, count * sizes.width) },
+            values: all_values
+                .rows(head * value_len + first, channels, count)
+                .cast(),
         });
     });
+    let (keys, values) = (&*keys, &*values);
     let strips = (1_000_000 / (64 * shape.keys * shape.head_dim)).max(1);
     let block = strips * 64;
     let blocks = shape.queries.div_ceil(block);
@@ -86,8 +96,8 @@ pub(super) fn forward(
             sizes,
             queries: i * block..shape.queries.min((i + 1) * block),
             q,
-            keys: keys.pointer(head * key_len),
-            values: values.pointer(head * value_len),
+            keys: &keys[head * key_len..][..key_len],
+            values: &values[head * value_len..][..value_len],
         });
     });
 }
@@ -111,7 +121,8 @@ struct Round<'a> {
     range: Range<usize>,
     k: &'a [f32],
     v: &'a [f32],
-    keys: *mut u16,
+    /// Where the first of these keys goes, here and in `values`.
+    keys: &'a mut [f32],
     values: *mut u16,
 }
 
@@ -124,16 +135,14 @@ impl Kernel for Round<'_> {
         let start = shape.start(shape.keys, self.head / shape.heads, self.head % shape.heads);
         let (k, v) = (&self.k[start..], &self.v[start..]);
         let mut rows = scratch::lease(32 * width / 2);
-        let rows = rows.as_mut_ptr().cast::<u16>();
         for key in self.range.clone().step_by(32) {
             let sizes = (32.min(self.range.end - key), d);
-            // SAFETY: the head's matrices have whole blocks of 32 keys, of which this task has its own.
-            unsafe {
-                let to = self.keys.add(key * width);
-                round_rows(simd, &k[key * stride..], stride, sizes, 1.0, to);
-                round_rows(simd, &v[key * stride..], stride, sizes, 1.0, rows);
-                turn(simd, rows, (32, width), self.values.add(key), turned);
-            }
+            let done = key - self.range.start;
+            let to = &mut self.keys[done * width / 2..];
+            round_rows(simd, &k[key * stride..], stride, sizes, 1.0, to);
+            round_rows(simd, &v[key * stride..], stride, sizes, 1.0, &mut rows);
+            // SAFETY: the head's values have room for whole blocks of 32 keys, of which this task has its own.
+            unsafe { turn(simd, &rows, (32, width), self.values.add(done), turned) };
         }
     }
 }
@@ -144,8 +153,8 @@ struct Forward<'a> {
     sizes: Sizes,
     queries: Range<usize>,
     q: &'a [f32],
-    keys: *const f32,
-    values: *const f32,
+    keys: &'a [f32],
+    values: &'a [f32],
 }
 
 impl Kernel for Forward<'_> {
@@ -182,7 +191,7 @@ impl Kernel for Forward<'_> {
             pair_rows(simd, &mut queries[..even * lanes], d, lanes);
             let visible = shape.visible(first);
             let view = |start: usize| LeftView {
-                start: self.keys.wrapping_add(start * self.sizes.width / 2),
+                start: self.keys[start * self.sizes.width / 2..].as_ptr(),
                 row_stride: self.sizes.width / 2,
                 depth_stride: 1,
             };
@@ -231,7 +240,7 @@ impl Kernel for Forward<'_> {
                     state.rescale(simd, highest);
                 }
                 let left = LeftView {
-                    start: self.values.wrapping_add(start / 2),
+                    start: self.values[start / 2..].as_ptr(),
                     row_stride: self.sizes.turned / 2,
                     depth_stride: 1,
                 };

@@ -16,8 +16,9 @@ use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
 use crate::map::for_each_piece;
 use crate::math::exp2_flushed;
-use crate::pool::{SharedMut, parallel_for};
+use crate::pool::parallel_for;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Queries per strip, and keys per block: as many as a panel has columns. Probabilities and gradients of the scores take
@@ -88,9 +89,8 @@ impl Kernel for Head<'_> {
             taken
         };
         // Keys and values as rows of bf16, keys transposed; the gradients of both, per block of keys `[d, lanes]`.
-        let key_rows = take(keys * width / 2).as_mut_ptr();
-        let value_rows = take(keys * width / 2).as_mut_ptr();
-        let key_columns = take(turned * width / 2).as_mut_ptr();
+        let (key_rows, value_rows) = (take(keys * width / 2), take(keys * width / 2));
+        let key_columns = take(turned * width / 2);
         let (dk, dv) = (take(LANES * blocks * d), take(LANES * blocks * d));
         // A strip of queries and output gradients in lanes: as pairs of channels, and as rows of bf16. The gradient of the
         // queries.
@@ -102,14 +102,13 @@ impl Kernel for Head<'_> {
         let (p_rows, ds_rows) = (take(LANES * LANES / 2), take(LANES * LANES / 2));
         let (ds_pairs, turned_pairs) = (take(LANES * LANES / 2), take(LANES * LANES / 2));
         let (offsets, deltas) = (take(LANES), take(LANES));
-        // SAFETY: the scratch was cut to these sizes.
+        let size = (shape.keys, d);
+        round_rows(simd, &k[key_start..], stride, size, 1.0, key_rows);
+        round_rows(simd, &v[key_start..], stride, size, 1.0, value_rows);
+        // SAFETY: the scratch was cut to `width` rows of `turned >= keys`.
         unsafe {
-            let size = (shape.keys, d);
-            let rows = key_rows.cast::<u16>();
-            round_rows(simd, &k[key_start..], stride, size, 1.0, rows);
-            turn(simd, rows, (keys, width), key_columns.cast(), turned);
-            let rows = value_rows.cast::<u16>();
-            round_rows(simd, &v[key_start..], stride, size, 1.0, rows);
+            let columns = key_columns.as_mut_ptr().cast();
+            turn(simd, key_rows, (keys, width), columns, turned);
         }
         dk.fill(0.0);
         dv.fill(0.0);
@@ -156,8 +155,8 @@ impl Kernel for Head<'_> {
                     keys: block.count,
                     steps: even / 2,
                     stride: width / 2,
-                    key_rows: key_rows.wrapping_add(block.first * width / 2),
-                    value_rows: value_rows.wrapping_add(block.first * width / 2),
+                    key_rows: key_rows[block.first * width / 2..].as_ptr(),
+                    value_rows: value_rows[block.first * width / 2..].as_ptr(),
                     query_lanes,
                     dout_lanes,
                     offsets,
@@ -175,7 +174,7 @@ impl Kernel for Head<'_> {
                     _ => simd.call(Differentiate::<4>(scores)),
                 }
                 let left = LeftView {
-                    start: key_columns.wrapping_add(block.first / 2),
+                    start: key_columns[block.first / 2..].as_ptr(),
                     row_stride: turned / 2,
                     depth_stride: 1,
                 };

@@ -5,9 +5,10 @@ use super::tiled;
 use super::{AttentionShape, dot};
 use crate::isa::{self, Kernel, Simd};
 use crate::math::exp2_flushed;
-use crate::pool::{SharedMut, parallel_for};
+use crate::pool::parallel_for;
 use crate::profile;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Keys per block: with 64 lanes of queries their scores are 24 KiB, half of a first-level cache,

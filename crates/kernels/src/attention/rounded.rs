@@ -16,29 +16,28 @@ pub(super) fn turned_stride(n: usize) -> usize {
 }
 
 /// Writes `factor · x` as bf16 rows of `round_up(d)` numbers: `count` rows of `d` numbers, `stride` apart,
-/// then zeros up to `round_up(count)` rows.
-///
-/// # Safety
-/// `to` is valid for writing `round_up(count) · round_up(d)` numbers.
+/// then zeros up to `round_up(count)` rows. Each place of `to` takes two.
 #[inline(always)]
-pub(super) unsafe fn round_rows<S: Simd>(
+pub(super) fn round_rows<S: Simd>(
     simd: S,
     x: &[f32],
     stride: usize,
     (count, d): (usize, usize),
     factor: f32,
-    to: *mut u16,
+    to: &mut [f32],
 ) {
     let (width, factor) = (round_up(d), simd.splat(factor));
+    assert!(2 * to.len() >= round_up(count) * width);
+    let to = to.as_mut_ptr().cast::<u16>();
     for i in 0..count {
         let row = &x[i * stride..][..d];
         for at in (0..width).step_by(S::LANES) {
             let x = simd.load_partial(row.get(at..).unwrap_or(&[]));
-            // SAFETY: whole vectors fit into the row.
+            // SAFETY: whole vectors fit into the row, which fits into `to`, as was checked.
             unsafe { simd.store_bf16_raw(to.add(i * width + at), simd.mul(x, factor)) }
         }
     }
-    // SAFETY: the rows after the last.
+    // SAFETY: the rows after the last, as was checked too.
     unsafe {
         to.add(count * width)
             .write_bytes(0, (round_up(count) - count) * width)
@@ -48,15 +47,17 @@ pub(super) unsafe fn round_rows<S: Simd>(
 /// Transposes bf16 rows `[rows, columns]` (multiples of 32) to `[columns]` rows `stride` apart.
 ///
 /// # Safety
-/// `from` and `to` are valid for that.
+/// `to` is valid for that.
 #[inline(always)]
 pub(super) unsafe fn turn<S: Simd>(
     simd: S,
-    from: *const u16,
+    from: &[f32],
     (rows, columns): (usize, usize),
     to: *mut u16,
     stride: usize,
 ) {
+    assert!(2 * from.len() >= rows * columns);
+    let from = from.as_ptr().cast::<u16>();
     for row in (0..rows).step_by(SIDE) {
         for column in (0..columns).step_by(SIDE) {
             // SAFETY: by this function's contract.

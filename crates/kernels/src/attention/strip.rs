@@ -3,7 +3,7 @@
 use crate::gemm::tile::{Block, DOT, F32, LeftView, Store};
 use crate::isa::Simd;
 use crate::map::for_each_piece;
-use crate::pool::SharedMut;
+use crate::shared::SharedMut;
 
 /// A score that no key has: far below all others, and finite, so that differences stay numbers.
 const MASKED: f32 = -1e30;
@@ -196,13 +196,15 @@ impl Strip {
             }
         }
         let blocks = self.blocks(d);
+        let rows = to.rows(start, (0..blocks).map(|lane| lane * stride), d);
         for lane in (0..blocks).step_by(SIDE) {
             for c in (0..d).step_by(SIDE) {
                 let c = c.min(d - SIDE);
+                debug_assert!(x.len() >= (c + SIDE - 1) * self.lanes + lane + SIDE);
                 let from = x[c * self.lanes + lane..].as_ptr();
                 // SAFETY: 16 lanes of 16 rows of `x`, and as many rows that the caller vouches for.
                 unsafe {
-                    let to = to.pointer(start + lane * stride + c);
+                    let to = rows.add(lane * stride + c);
                     simd.transpose_raw((from, self.lanes), (to, stride));
                 }
             }

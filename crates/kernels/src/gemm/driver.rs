@@ -5,8 +5,9 @@ use super::operands::{Left, Right, Window};
 use super::panels::{Panel, Panels};
 use super::tile::{self, Block, LeftView, Store};
 use crate::isa::{Isa, Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 use crate::tiles;
 
 /// Steps of the sum per pass over a panel: 128 steps × 64 columns × 4 bytes = 32 KiB, about the
@@ -85,6 +86,9 @@ impl Product<'_> {
         }
         let format = self.right.format(isa.has_bf16_dot());
         let plan = self.plan(format);
+        let Epilogue { bias, residual } = self.epilogue;
+        debug_assert!(bias.is_none_or(|bias| bias.len() == n));
+        debug_assert!(residual.is_none_or(|residual| residual.len() == out.len()));
         let out = SharedMut::new(out);
         let dotted = format == tile::DOT || (format == tile::INT8 && isa.has_dot_products());
         let task = |index: usize| {
@@ -108,12 +112,7 @@ impl Product<'_> {
                 isa.run(task)
             }
         };
-        let tasks = plan.blocks * plan.groups;
-        if plan.parallel {
-            pool::parallel_for(tasks, task);
-        } else {
-            (0..tasks).for_each(task);
-        }
+        pool::parallel_if(plan.parallel, plan.blocks * plan.groups, task);
     }
 
     /// Whether each panel is multiplied to its end before the next one, its sums staying in a cache: where
@@ -203,9 +202,13 @@ impl Kernel for Task<'_> {
         let mut scratch = scratch::lease(left_scratch + right_scratch);
         let (left, right) = scratch.split_at_mut(left_scratch);
         let places = &mut places[..self.rows];
-        let n = match product.gated {
-            true => product.panels.n / 2,
-            false => product.panels.n,
+        let first = product.panels.get(self.panels.0);
+        let last = product.panels.get(self.panels.1 - 1);
+        let columns = first.start..last.start + last.columns;
+        // Of values and gates, half as many are stored.
+        let (n, columns) = match product.gated {
+            true => (product.panels.n / 2, columns.start / 2..columns.end / 2),
+            false => (product.panels.n, columns),
         };
         for (i, place) in places.iter_mut().enumerate() {
             *place = n * match product.rows {
@@ -213,6 +216,8 @@ impl Kernel for Task<'_> {
                 OutRows::Mapped(map) => map(self.row + i),
             };
         }
+        self.out
+            .rows(columns.start, places.iter().copied(), columns.len());
         if by_panels {
             self.by_panels(simd, chunk, left, right, places);
         } else {
@@ -369,7 +374,7 @@ impl Task<'_> {
             bias: pointer(product.epilogue.bias, first),
             residual: pointer(product.epilogue.residual, last),
             gated,
-            ..Store::plain(self.out.pointer(start), places, columns, accumulate)
+            ..Store::plain(self.out.address(start), places, columns, accumulate)
         }
     }
 

@@ -107,6 +107,9 @@ impl Left<'_> {
             _ => {}
         }
         let to = scratch.as_mut_ptr();
+        if let Left::Rows(a) | Left::Columns(a) = *self {
+            debug_assert!(a.len() == m * k);
+        }
         match *self {
             Left::Rows(a) => LeftView {
                 start: a[row * k + column..].as_ptr(),
@@ -169,6 +172,7 @@ impl Left<'_> {
                         rows: 1,
                         ..window
                     };
+                    debug_assert!(line.len() >= columns);
                     // SAFETY: the line has at least `columns` numbers.
                     unsafe { patches.copy(simd, window, line.as_mut_ptr(), columns) }
                     &line[..columns]
@@ -262,8 +266,8 @@ impl Right<'_> {
         match self {
             Right::PackedInt8 { rescale, .. } => Rescale {
                 rows,
-                columns: rescale[panel.start..].as_ptr(),
-                corrections: rescale[panels.padded() + panel.start..].as_ptr(),
+                columns: rescale[panel.start..][..panel.width].as_ptr(),
+                corrections: rescale[panels.padded() + panel.start..][..panel.width].as_ptr(),
             },
             _ => Rescale::NONE,
         }
@@ -298,16 +302,16 @@ impl Right<'_> {
             ..
         } = panel;
         match *self {
-            Right::PackedF32(b) => return b[start * k + row * width..].as_ptr(),
+            Right::PackedF32(b) => return b[start * k + row * width..][..rows * width].as_ptr(),
             Right::PackedBf16(b) => {
                 debug_assert!(row.is_multiple_of(2));
-                return b[start * k.div_ceil(2) + row / 2 * width..].as_ptr().cast();
+                let b = &b[start * k.div_ceil(2) + row / 2 * width..];
+                return b[..rows.div_ceil(2) * width].as_ptr().cast();
             }
             Right::PackedInt8 { quads, .. } => {
                 debug_assert!(row.is_multiple_of(4));
-                return quads[start * k.div_ceil(4) + row / 4 * width..]
-                    .as_ptr()
-                    .cast();
+                let quads = &quads[start * k.div_ceil(4) + row / 4 * width..];
+                return quads[..rows.div_ceil(4) * width].as_ptr().cast();
             }
             _ => {}
         }

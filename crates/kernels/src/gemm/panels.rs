@@ -1,8 +1,9 @@
 //! How the columns of a product are cut into panels, and packing into them.
 
 use crate::isa::{self, Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::ops::Range;
 
 /// The columns of a product, cut into panels of one to `TILE_VECTORS` vectors.
@@ -119,7 +120,12 @@ pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
         assert!(rows.iter().all(|&row| row < from.k));
         let pairs = panel.start * all_pairs;
         if rows[0].is_multiple_of(2) && rows.iter().zip(rows[0]..).all(|(&row, next)| row == next) {
-            let first = shared.pointer((pairs + rows[0] / 2 * panel.width) * 2);
+            // A partner that is not there is zero, and must not be another visit's.
+            let odd = !rows.len().is_multiple_of(2);
+            assert!(!odd || rows[rows.len() - 1] + 1 == from.k);
+            let first = (pairs + rows[0] / 2 * panel.width) * 2;
+            let len = rows.len().next_multiple_of(2) * panel.width;
+            let first = shared.pointer(first, len);
             return isa.run(PairRows {
                 numbers: &numbers[..rows.len() * panel.width],
                 width: panel.width,
@@ -127,11 +133,12 @@ pub(crate) fn pack_bf16<F: Fn(usize) -> PackRow + Sync>(
             });
         }
         for (&row, numbers) in rows.iter().zip(numbers.chunks_exact(panel.width)) {
-            let pairs = pairs + row / 2 * panel.width;
+            let start = (pairs + row / 2 * panel.width) * 2 + row % 2;
+            // Every second number from there on; the ends are enough to tell the rows of a panel apart.
+            let to = shared.rows(start, [0, 2 * (panel.width - 1)], 1);
             for (column, &x) in numbers.iter().enumerate() {
-                let to = shared.pointer((pairs + column) * 2 + row % 2);
                 // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
-                unsafe { to.write(half::bf16::from_f32(x).to_bits()) }
+                unsafe { to.add(2 * column).write(half::bf16::from_f32(x).to_bits()) }
             }
         }
     });
@@ -180,6 +187,14 @@ pub(crate) fn pack_int8<F: Fn(usize) -> PackRow + Sync>(
         let number = |offset: usize, column: usize| {
             from.source[offset + (panel.start + column) * from.stride]
         };
+        // SAFETY: the columns of this panel, here and in both halves of `rescale`.
+        let (packed, scales, corrections) = unsafe {
+            (
+                packed.slice(panel.start * fours * 4, panel.width * fours * 4),
+                rescale.slice(panel.start, panel.width),
+                rescale.slice(panels.padded() + panel.start, panel.width),
+            )
+        };
         let (mut largest, mut sums) = (vec![0.0f32; panel.width], vec![0i32; panel.width]);
         for i in 0..from.k {
             let offset = (from.visit)(i).offset;
@@ -190,22 +205,14 @@ pub(crate) fn pack_int8<F: Fn(usize) -> PackRow + Sync>(
         for i in 0..from.k {
             let PackRow { row, offset } = (from.visit)(i);
             assert!(row < from.k);
-            let line = (panel.start * fours + row / 4 * panel.width) * 4 + row % 4;
+            let line = row / 4 * panel.width * 4 + row % 4;
             for (column, &largest) in largest[..panel.columns].iter().enumerate() {
                 let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
                 let integer = (number(offset, column) * scale).round_ties_even() as i8;
                 sums[column] += 128 * i32::from(integer);
-                // SAFETY: in bounds (`row < k`, `column < width`), and each number is visited once.
-                unsafe { packed.pointer(line + 4 * column).write(integer as u8) }
+                packed[line + 4 * column] = integer as u8;
             }
         }
-        // SAFETY: the columns of this panel, in both halves.
-        let (scales, corrections) = unsafe {
-            (
-                rescale.slice(panel.start, panel.width),
-                rescale.slice(panels.padded() + panel.start, panel.width),
-            )
-        };
         for column in 0..panel.width {
             scales[column] = largest[column] / 127.0;
             corrections[column] = f32::from_bits(sums[column] as u32);

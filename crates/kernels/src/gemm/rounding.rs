@@ -1,6 +1,6 @@
 //! What a weight loses as 8-bit integers.
 
-use crate::pool::{self, SharedMut};
+use crate::pool;
 
 /// Rows that a task takes.
 const ROWS: usize = 64;
@@ -16,16 +16,13 @@ pub fn int8_error(weight: &[f32], k: usize) -> f64 {
     let rows = weight.len() / k;
     let tasks = rows.div_ceil(ROWS);
     let mut sums = vec![(0.0, 0.0); tasks];
-    let shared = SharedMut::new(&mut sums);
-    pool::parallel_for(tasks, |task| {
+    pool::parallel_chunks_mut(&mut sums, 1, |task, sums| {
         let rows = weight[task * ROWS * k..].chunks_exact(k).take(ROWS);
-        let sum = rows
+        sums[0] = rows
             .map(error_of_row)
             .fold((0.0, 0.0), |(e, w), (error, squares)| {
                 (e + f64::from(error), w + f64::from(squares))
             });
-        // SAFETY: each task has a place of its own.
-        unsafe { shared.pointer(task).write(sum) }
     });
     let (error, squares) = sums.iter().fold((0.0, 0.0), |(e, w), (error, squares)| {
         (e + error, w + squares)

@@ -11,8 +11,9 @@ use super::{Precision, packed};
 use crate::conv::patches::Patches;
 use crate::gemm::operands::Window;
 use crate::isa::{Isa, Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 
 /// Rows that are packed at a time: 128 pairs × 64 columns × 4 bytes = 32 KiB, a first-level cache, per panel.
 const CHUNK: usize = 256;
@@ -90,12 +91,8 @@ impl WeightGradient<'_> {
                     start: slab * self.outputs * self.columns,
                 });
             };
-            let tasks = slabs * blocks * groups;
-            if self.rows * self.outputs * self.columns < PARALLEL_WORK {
-                (0..tasks).for_each(task);
-            } else {
-                pool::parallel_for(tasks, task);
-            }
+            let pay = self.rows * self.outputs * self.columns >= PARALLEL_WORK;
+            pool::parallel_if(pay, slabs * blocks * groups, task);
         };
         if slabs == 1 {
             return multiply(dw);
@@ -150,6 +147,9 @@ impl Kernel for Task<'_> {
         for (place, output) in places.iter_mut().zip(self.outputs.clone()) {
             *place = self.start + output * work.columns;
         }
+        let out = self
+            .sums
+            .rows(columns.start, places.iter().copied(), columns.len());
         for chunk in self.chunks.clone() {
             let row = chunk * CHUNK;
             let rows = CHUNK.min(work.rows - row);
@@ -164,8 +164,9 @@ impl Kernel for Task<'_> {
             self.pack_inputs(simd, (row, rows), columns.clone(), right, gathered);
             for index in self.group.clone() {
                 let panel = self.panels.get(index);
-                let packed = right[(panel.start - first.start) * pairs..].as_ptr();
-                let out = self.sums.pointer(panel.start);
+                let packed = &right[(panel.start - first.start) * pairs..][..pairs * panel.width];
+                let packed = packed.as_ptr();
+                let out = out.wrapping_add(panel.start - columns.start);
                 let block = Block {
                     depth: rows,
                     left: LeftView {
@@ -215,6 +216,7 @@ impl Task<'_> {
                         column: columns.start,
                         columns: columns.len(),
                     };
+                    debug_assert!(gathered.len() >= count * columns.len());
                     // SAFETY: there is room for as many rows of the group's columns.
                     unsafe { patches.copy(simd, window, gathered.as_mut_ptr(), columns.len()) }
                     let source = Source {

@@ -8,9 +8,9 @@ use crate::elementwise::row_block;
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
 use crate::math;
-use crate::pool::SharedMut;
 use crate::profile;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::ops::Range;
 
 /// Numbers that are worked on at a time, where samples are not larger: 8 MiB each of two slices, in a third-level cache.

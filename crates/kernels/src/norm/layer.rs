@@ -3,8 +3,8 @@
 use crate::elementwise::{combine, row_block};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
-use crate::pool::SharedMut;
 use crate::profile;
+use crate::shared::SharedMut;
 
 /// `out = (x − mean) · rstd · gamma + beta` with the moments of each row: rstd = 1/√(variance + eps).
 /// `x, out: [rows, cols]`, `gamma, beta: [cols]`, `stats: [rows, 2]` receives mean and rstd.

@@ -3,7 +3,7 @@
 use crate::elementwise::row_block;
 use crate::isa::{self, Kernel, Simd};
 use crate::map::{for_each_piece, for_each_task};
-use crate::pool::SharedMut;
+use crate::shared::SharedMut;
 
 /// `out[r] = x[r] / (‖x[r]‖ + eps)` for `x: [rows, cols]`.
 ///

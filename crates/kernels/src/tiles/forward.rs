@@ -5,8 +5,9 @@ use crate::gemm::driver::{OutRows, Product};
 use crate::gemm::operands::{Left, Right};
 use crate::isa::amx::{BLOCK, Block, DEPTH, Step, TILE, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 
 /// bf16 numbers of a band: 512 KiB, a quarter of the second-level cache.
 const BAND: usize = 1 << 18;
@@ -105,11 +106,7 @@ impl Forward<'_> {
                 ),
             });
         };
-        if threads > 1 {
-            pool::parallel_for(bands * shares, task);
-        } else {
-            (0..bands * shares).for_each(task);
-        }
+        pool::parallel_if(threads > 1, bands * shares, task);
     }
 
     /// Rows of places per task: what fits, and enough tasks for all threads as long as weights are not
@@ -239,7 +236,7 @@ impl Task<'_> {
                 }
                 // SAFETY: rows and columns of `out` that are no other task's.
                 unsafe {
-                    let to = self.forward.out.pointer(at);
+                    let to = self.forward.out.pointer(at, len);
                     if product.accumulate {
                         y = simd.add(y, simd.load_partial_raw(to, len));
                     }

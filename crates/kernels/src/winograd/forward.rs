@@ -12,8 +12,9 @@ use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panel;
 use crate::gemm::tile::{self, Block, LeftView, Store};
 use crate::isa::{Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 
 /// Tiles per block: 8 times the micro-kernel's six rows. Each step of a panel is then used 48 times,
 /// which asks less than 5 GB/s of the weights' cache at the speed of f32, and the sums of 36 places
@@ -80,34 +81,34 @@ impl Pass<'_> {
                 let mut inputs = scratch::lease(self.transformed_len::<N>(tiles.len()));
                 let work = Work {
                     pass: self,
-                    inputs: SharedMut::new(&mut inputs),
                     all: tiles.clone(),
                     tiles,
                 };
-                self.call(Input::<M, N>(work.clone()));
-                self.call(Products::<M, N>(work, 0..panels));
+                self.call(Input::<M, N>(work.clone(), SharedMut::new(&mut inputs)));
+                self.call(Products::<M, N>(work, &inputs, 0..panels));
             });
             return;
         }
         // Few tiles (deep levels): all of them are transformed first, then the tasks share out panels,
         // and tiles too where there are fewer panels than it takes to keep the threads busy.
         let mut inputs = scratch::lease(self.transformed_len::<N>(tiles));
-        let inputs = SharedMut::new(&mut inputs);
         let work = |tiles: Range<usize>| Work {
             pass: self,
-            inputs,
             all: 0..self.geometry.tiles(M),
             tiles,
         };
         let parts = (4 * threads).min(tiles);
+        let shared = SharedMut::new(&mut inputs);
         pool::parallel_for(parts, |part| {
-            self.call(Input::<M, N>(work(cut(parts, part))));
+            self.call(Input::<M, N>(work(cut(parts, part)), shared));
         });
+        let inputs: &[f32] = &inputs;
         let wanted = (4 * threads).div_ceil(panels).min(tiles.div_ceil(6));
         let blocks = blocks.max(wanted);
         pool::parallel_for(blocks * panels, |task| {
             let (panel, block) = (task / blocks, task % blocks);
-            self.call(Products::<M, N>(work(cut(blocks, block)), panel..panel + 1));
+            let work = work(cut(blocks, block));
+            self.call(Products::<M, N>(work, inputs, panel..panel + 1));
         });
     }
 
@@ -136,52 +137,44 @@ impl Pass<'_> {
     }
 }
 
-/// Some `tiles`, and where they are kept while transformed, together with the others of `all`.
+/// Some `tiles`, which are kept, transformed, together with the others of `all`.
 #[derive(Clone)]
 struct Work<'a> {
     pass: &'a Pass<'a>,
-    inputs: SharedMut<f32>,
     all: Range<usize>,
     tiles: Range<usize>,
 }
 
-/// `Bᵀ d B`.
-struct Input<'a, const M: usize, const N: usize>(Work<'a>);
+/// `Bᵀ d B`, and where it goes.
+struct Input<'a, const M: usize, const N: usize>(Work<'a>, SharedMut<f32>);
 
 impl<const M: usize, const N: usize> Kernel for Input<'_, M, N> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Work {
-            pass,
-            inputs,
-            all,
-            tiles,
-        } = self.0;
-        let place = pass.place_len(all.len());
-        for tile in tiles {
-            let to = inputs.pointer((tile - all.start) * pass.row_len());
-            pass.input::<S, M, N>(simd, tile, to, place);
+        let Work { pass, all, tiles } = self.0;
+        let (place, row) = (pass.place_len(all.len()), pass.row_len());
+        let places = (0..N * N).map(|xi| xi * place);
+        let start = (tiles.start - all.start) * row;
+        let to = self.1.rows(start, places, tiles.len() * row);
+        for (i, tile) in tiles.enumerate() {
+            pass.input::<S, M, N>(simd, tile, to.wrapping_add(i * row), place);
         }
     }
 }
 
-/// The products with some panels of the weight, and `Aᵀ m A`.
-struct Products<'a, const M: usize, const N: usize>(Work<'a>, Range<usize>);
+/// The products of the transformed tiles with some panels of the weight, and `Aᵀ m A`.
+struct Products<'a, const M: usize, const N: usize>(Work<'a>, &'a [f32], Range<usize>);
 
 impl<const M: usize, const N: usize> Kernel for Products<'_, M, N> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Work {
-            pass,
-            inputs,
-            all,
-            tiles,
-        } = self.0;
+        let Work { pass, all, tiles } = self.0;
         let place = pass.place_len(all.len());
-        let from = inputs.pointer((tiles.start - all.start) * pass.row_len());
-        for panel in self.1 {
+        let from = &self.1[(tiles.start - all.start) * pass.row_len()..];
+        debug_assert!(from.len() >= (N * N - 1) * place + tiles.len() * pass.row_len());
+        for panel in self.2 {
             let panel = pass.weight.panels.get(panel);
             pass.products::<S, M, N>(simd, (from, place), &tiles, panel);
         }
@@ -250,7 +243,7 @@ impl Pass<'_> {
     fn products<S: Simd, const M: usize, const N: usize>(
         &self,
         simd: S,
-        (inputs, place): (*mut f32, usize),
+        (inputs, place): (&[f32], usize),
         tiles: &Range<usize>,
         panel: Panel,
     ) {
@@ -276,6 +269,7 @@ impl Pass<'_> {
                         self.weight.panel(0, panel, 0)[depth * panel.width..].as_ptr()
                     }
                 };
+                debug_assert!(weight.len() >= depth * panel.width && steps <= self.row_len());
                 let block = Block {
                     depth: if self.weight.format == tile::DOT {
                         2 * depth
@@ -283,7 +277,7 @@ impl Pass<'_> {
                         depth
                     },
                     left: LeftView {
-                        start: inputs.wrapping_add(xi * place + start),
+                        start: inputs[xi * place + start..].as_ptr(),
                         row_stride: self.row_len(),
                         depth_stride: 1,
                     },
@@ -332,7 +326,7 @@ impl Pass<'_> {
                 let pixel = (picture * out_height + row + i) * out_width + column + j;
                 let start = pixel * outputs + panel.start;
                 for at in (0..panel.columns).step_by(16) {
-                    simd.prefetch(self.out.pointer(start + at));
+                    simd.prefetch(self.out.address(start + at));
                     if let Some(residual) = self.epilogue.residual {
                         simd.prefetch(residual[start + at..].as_ptr());
                     }
@@ -379,7 +373,7 @@ impl Pass<'_> {
                     }
                     // SAFETY: `lanes` channels of a pixel of `out`; no other task has this tile and
                     // panel.
-                    unsafe { simd.store_partial_raw(self.out.pointer(start), sum, lanes) }
+                    unsafe { simd.store_partial_raw(self.out.pointer(start, lanes), sum, lanes) }
                 }
             }
         }

@@ -7,15 +7,20 @@ use std::ops::Range;
 
 use super::transform;
 use super::weight_gradient::Pass;
+use crate::gemm::panels::Panel;
 use crate::gemm::tile;
 use crate::isa::{Kernel, Simd};
 use crate::scratch;
+use crate::shared::SharedMut;
 
 /// Transforms the inputs and output gradients of some steps of the tiles `all`.
 pub(super) struct Transform<'a, const M: usize, const N: usize> {
     pub pass: &'a Pass<'a, M, N>,
     pub all: Range<usize>,
     pub steps: Range<usize>,
+    /// These steps of them are written.
+    pub x_tiles: SharedMut<f32>,
+    pub dy_tiles: SharedMut<f32>,
 }
 
 impl<const M: usize, const N: usize> Kernel for Transform<'_, M, N> {
@@ -25,6 +30,20 @@ impl<const M: usize, const N: usize> Kernel for Transform<'_, M, N> {
         let pass = self.pass;
         let dotted = pass.format == tile::DOT;
         let all_steps = tile::steps(pass.format, self.all.len());
+        let (first_step, steps) = (self.steps.start, self.steps.len());
+        let places = |place: usize| (0..N * N).map(move |xi| xi * place);
+        let row_len = pass.row_len;
+        let x_tiles =
+            self.x_tiles
+                .rows(first_step * row_len, places(pass.x_place), steps * row_len);
+        let dy_tiles: Vec<*mut f32> = (0..pass.panels.count)
+            .map(|index| {
+                let Panel { start, width, .. } = pass.panels.get(index);
+                let start = start * all_steps + first_step * width;
+                self.dy_tiles
+                    .rows(start, places(pass.dy_place), steps * width)
+            })
+            .collect();
         // What a transform of columns leaves for that of rows, of two tiles: each L1-resident.
         let mut memory = scratch::lease(2 * N * N * S::LANES);
         let (first, second) = memory.split_at_mut(N * N * S::LANES);
@@ -35,7 +54,7 @@ impl<const M: usize, const N: usize> Kernel for Transform<'_, M, N> {
             let (low, high) = (pass.inputs(Some(tile)), pass.inputs(next));
             for channel in (0..pass.geometry.inputs).step_by(S::LANES) {
                 let lanes = S::LANES.min(pass.geometry.inputs - channel);
-                let to = pass.x_tiles.pointer(step * pass.row_len + channel);
+                let to = x_tiles.wrapping_add((step - first_step) * row_len + channel);
                 // SAFETY: the sources have all channels; a row has whole vectors, and this task alone has this step.
                 unsafe {
                     input_columns::<S, N>(simd, &low, channel, lanes, halves.0);
@@ -47,12 +66,11 @@ impl<const M: usize, const N: usize> Kernel for Transform<'_, M, N> {
             }
             let low = pass.output_gradients(Some(tile));
             let high = pass.output_gradients(next);
-            for index in 0..pass.panels.count {
+            for (index, dy_tiles) in dy_tiles.iter().enumerate() {
                 let panel = pass.panels.get(index);
                 for at in (0..panel.width).step_by(S::LANES) {
                     let (output, lanes) = (panel.start + at, S::LANES.min(panel.columns - at));
-                    let to = panel.start * all_steps + step * panel.width + at;
-                    let to = pass.dy_tiles.pointer(to);
+                    let to = dy_tiles.wrapping_add((step - first_step) * panel.width + at);
                     // SAFETY: as above, a vector of the panel's row.
                     unsafe {
                         output_columns::<S, M, N>(simd, &low, output, lanes, halves.0);

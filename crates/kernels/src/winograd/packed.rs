@@ -8,8 +8,9 @@ use crate::gemm::packed;
 use crate::gemm::panels::{Panel, Panels};
 use crate::gemm::{Precision, tile};
 use crate::isa::{self, Isa, Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch::{self, Buffer};
+use crate::shared::SharedMut;
 use std::ops::Range;
 
 /// The transformed weight of a 3×3 convolution: for each place ξ of a tile the panels of a matrix
@@ -146,6 +147,12 @@ impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
         let task = self.0;
         let matrix = transform::weight_matrix::<N>();
         let width = task.panel.width;
+        let (first, end) = task.steps;
+        let out = task.out.rows(
+            task.panel.start * task.all_steps + first * width,
+            (0..N * N).map(|xi| xi * task.place_len),
+            (end - first) * width,
+        );
         let mut taps = scratch::lease(GATHERED * 9 * width);
         let per_step = if FORMAT == tile::F32 { 1 } else { 2 };
         for first in (task.steps.0..task.steps.1).step_by(GATHERED / per_step) {
@@ -153,8 +160,8 @@ impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
             task.gather(steps.start * per_step..steps.end * per_step, &mut taps);
             for (i, step) in steps.enumerate() {
                 for column in (0..width).step_by(S::LANES) {
-                    let at = task.panel.start * task.all_steps + step * width + column;
-                    let place = |xi: usize| task.out.pointer(xi * task.place_len + at);
+                    let at = (step - task.steps.0) * width + column;
+                    let place = |xi: usize| out.wrapping_add(xi * task.place_len + at);
                     let taps = &taps[i * per_step * 9 * width + column..];
                     let low = transformed::<S, N, FORMAT>(simd, &matrix, taps, width);
                     if FORMAT == tile::F32 {

@@ -12,8 +12,9 @@ use crate::gemm::panels::Panels;
 use crate::gemm::tile::{self, Block, LeftView, Store};
 use crate::gemm::{Precision, packed};
 use crate::isa::{self, Isa, Kernel, Simd};
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 
 /// Numbers of 32 bits in the transformed tiles that are multiplied at a time: 8 MiB, which stay in the third-level cache.
 const BLOCK_NUMBERS: usize = 2 << 20;
@@ -87,14 +88,12 @@ fn run<const M: usize, const N: usize>(
         x_place,
         dy_place,
         sums_place,
-        x_tiles: SharedMut::new(x_tiles),
-        dy_tiles: SharedMut::new(dy_tiles),
-        sums: SharedMut::new(&mut sums),
     };
     for start in (0..tiles).step_by(block) {
-        pass.block(start..tiles.min(start + block));
+        let tiles = start..tiles.min(start + block);
+        pass.block(tiles, x_tiles, dy_tiles, &mut sums);
     }
-    pass.finish(dw);
+    pass.finish(&sums, dw);
 }
 
 pub(super) struct Pass<'a, const M: usize, const N: usize> {
@@ -112,26 +111,32 @@ pub(super) struct Pass<'a, const M: usize, const N: usize> {
     pub x_place: usize,
     pub dy_place: usize,
     pub sums_place: usize,
-    /// `Bᵀ d B`: for each place `[steps][inputs]`, a step being a tile or a pair of tiles.
-    pub x_tiles: SharedMut<f32>,
-    /// `A dy Aᵀ`: for each place the panels of `[steps][outputs]`.
-    pub dy_tiles: SharedMut<f32>,
-    /// For each place `[inputs][outputs, padded]`.
-    pub sums: SharedMut<f32>,
 }
 
 impl<const M: usize, const N: usize> Pass<'_, M, N> {
-    /// Adds what some tiles contribute to the sums (the first ones set them).
-    fn block(&self, tiles: Range<usize>) {
+    /// Adds what some tiles contribute to `sums`, for each place `[inputs][outputs, padded]` (the first ones set them).
+    /// `x_tiles` takes `Bᵀ d B`, for each place `[steps][inputs]`, a step being a tile or a pair of tiles; `dy_tiles` takes
+    /// `A dy Aᵀ`, for each place the panels of `[steps][outputs]`.
+    fn block(
+        &self,
+        tiles: Range<usize>,
+        x_tiles: &mut [f32],
+        dy_tiles: &mut [f32],
+        sums: &mut [f32],
+    ) {
         let steps = tile::steps(self.format, tiles.len());
         let parts = (4 * pool::threads()).min(steps);
+        let shared = [SharedMut::new(x_tiles), SharedMut::new(dy_tiles)];
         pool::parallel_for(parts, |part| {
             self.call(Transform {
                 pass: self,
                 all: tiles.clone(),
                 steps: part * steps / parts..(part + 1) * steps / parts,
+                x_tiles: shared[0],
+                dy_tiles: shared[1],
             });
         });
+        let (x_tiles, dy_tiles, sums) = (&*x_tiles, &*dy_tiles, SharedMut::new(sums));
         let groups = self.geometry.inputs.div_ceil(BLOCK_ROWS);
         let tasks = N * N * groups * self.panels.count;
         pool::parallel_for(tasks, |task| {
@@ -143,12 +148,15 @@ impl<const M: usize, const N: usize> Pass<'_, M, N> {
                 xi,
                 rows: group * BLOCK_ROWS..self.geometry.inputs.min((group + 1) * BLOCK_ROWS),
                 panel,
+                x_tiles,
+                dy_tiles,
+                sums,
             });
         });
     }
 
     /// `Gᵀ u G` of the sums.
-    fn finish(&self, dw: &mut [f32]) {
+    fn finish(&self, sums: &[f32], dw: &mut [f32]) {
         let dw = SharedMut::new(dw);
         let (inputs, outputs) = (self.geometry.inputs, self.geometry.outputs);
         let parts = inputs.div_ceil(FINISH_INPUTS);
@@ -158,6 +166,7 @@ impl<const M: usize, const N: usize> Pass<'_, M, N> {
                 pass: self,
                 outputs: first..outputs.min(first + 16),
                 inputs: part..inputs.min(part + FINISH_INPUTS),
+                sums,
                 dw,
             });
         });
@@ -178,6 +187,9 @@ struct Multiply<'a, const M: usize, const N: usize> {
     xi: usize,
     rows: Range<usize>,
     panel: usize,
+    x_tiles: &'a [f32],
+    dy_tiles: &'a [f32],
+    sums: SharedMut<f32>,
 }
 
 impl<const M: usize, const N: usize> Kernel for Multiply<'_, M, N> {
@@ -192,16 +204,15 @@ impl<const M: usize, const N: usize> Kernel for Multiply<'_, M, N> {
             *place = row * pass.panels.padded();
         }
         let steps = tile::steps(pass.format, self.tiles.len());
-        let x = pass
-            .x_tiles
-            .pointer(self.xi * pass.x_place + self.rows.start);
-        let dy = pass
-            .dy_tiles
-            .pointer(self.xi * pass.dy_place + panel.start * steps);
-        let sums = pass.sums.pointer(self.xi * pass.sums_place + panel.start);
+        let x = &self.x_tiles[self.xi * pass.x_place + self.rows.start..];
+        let dy = &self.dy_tiles[self.xi * pass.dy_place + panel.start * steps..];
+        debug_assert!(x.len() >= (steps - 1) * pass.row_len + self.rows.len());
+        debug_assert!(dy.len() >= steps * panel.width);
+        let start = self.xi * pass.sums_place + panel.start;
+        let sums = self.sums.rows(start, places.iter().copied(), panel.width);
         for start in (0..steps).step_by(CHUNK_STEPS) {
             let chunk = CHUNK_STEPS.min(steps - start);
-            let packed = dy.wrapping_add(start * panel.width);
+            let packed = dy[start * panel.width..].as_ptr();
             let accumulate = self.tiles.start > 0 || start > 0;
             let block = Block {
                 depth: match pass.format {
@@ -209,7 +220,7 @@ impl<const M: usize, const N: usize> Kernel for Multiply<'_, M, N> {
                     _ => chunk,
                 },
                 left: LeftView {
-                    start: x.wrapping_add(start * pass.row_len),
+                    start: x[start * pass.row_len..].as_ptr(),
                     row_stride: 1,
                     depth_stride: pass.row_len,
                 },
@@ -235,6 +246,7 @@ struct Finish<'a, const M: usize, const N: usize> {
     /// At most 16.
     outputs: Range<usize>,
     inputs: Range<usize>,
+    sums: &'a [f32],
     dw: SharedMut<f32>,
 }
 
@@ -249,8 +261,9 @@ impl<const M: usize, const N: usize> Kernel for Finish<'_, M, N> {
                 let mut u = [[simd.zero(); N]; N];
                 for xi in 0..N * N {
                     let at = xi * pass.sums_place + input * pass.panels.padded() + output;
-                    // SAFETY: rows are padded to whole vectors, and no task writes the sums any more.
-                    u[xi / N][xi % N] = unsafe { simd.load_raw(pass.sums.pointer(at)) };
+                    debug_assert!(at + S::LANES <= self.sums.len());
+                    // SAFETY: rows are padded to whole vectors.
+                    u[xi / N][xi % N] = unsafe { simd.load_raw(self.sums.as_ptr().add(at)) };
                 }
                 let g = transform::weight_tile_adjoint::<S, N>(simd, &matrix, u);
                 let mut taps = [[0.0; 16]; 9];

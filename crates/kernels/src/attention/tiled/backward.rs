@@ -7,8 +7,9 @@ use super::{Product, SIDE, turn_pairs};
 use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::LOG2_E;
 
 /// Keys per block: scores, their gradients and both as bf16 take 128 KiB together.
@@ -73,11 +74,12 @@ impl Kernel for Head<'_> {
         let mut take = |len: usize| {
             let (taken, others) = std::mem::take(&mut rest).split_at_mut(len);
             rest = others;
-            taken.as_mut_ptr()
+            taken
         };
-        // Keys and values as rows, keys transposed.
-        let key_rows = take(keys * width / 2).cast::<u16>();
-        let value_rows = take(keys * width / 2).cast::<u16>();
+        // Keys and values as rows, and a strip of queries or output gradients; keys transposed.
+        let (key_rows, value_rows) = (take(keys * width / 2), take(keys * width / 2));
+        let rows = take(SIDE * width);
+        let mut take = |len: usize| take(len).as_mut_ptr();
         let key_columns = take(turned * width / 2).cast::<u16>();
         // Gradients of keys and values: per 32 channels `[keys][32]`.
         let (dk, dv) = (take(keys * width), take(keys * width));
@@ -85,22 +87,23 @@ impl Kernel for Head<'_> {
         let (scores, dscores) = (take(KEYS * SIDE), take(KEYS * SIDE));
         let score_rows = take(KEYS * SIDE).cast::<u16>();
         let dscore_rows = take(KEYS * SIDE).cast::<u16>();
-        // A strip of queries and of output gradients: as rows, as pairs of channels (transposed), as
-        // pairs of rows; the gradient of the queries.
-        let rows = take(SIDE * width).cast::<u16>();
+        // A strip of queries and of output gradients: as pairs of channels (transposed), as pairs of rows; the gradient of
+        // the queries.
         let query_pairs = take(SIDE * width).cast::<u32>();
         let dout_pairs = take(SIDE * width).cast::<u32>();
         let (query_rows, dout_rows) = (take(SIDE * width / 2), take(SIDE * width / 2));
         let dq = take(SIDE * width);
+        let size = (shape.keys, d);
+        round_rows(simd, &k[key_start..], stride, size, 1.0, key_rows);
+        round_rows(simd, &v[key_start..], stride, size, 1.0, value_rows);
         // SAFETY: the scratch was cut to these sizes.
         unsafe {
-            let size = (shape.keys, d);
-            round_rows(simd, &k[key_start..], stride, size, 1.0, key_rows);
-            round_rows(simd, &v[key_start..], stride, size, 1.0, value_rows);
             turn(simd, key_rows, (keys, width), key_columns, turned);
             dk.write_bytes(0, keys * width);
             dv.write_bytes(0, keys * width);
         }
+        let key_rows = key_rows.as_ptr().cast::<u16>();
+        let value_rows = value_rows.as_ptr().cast::<u16>();
         let tiles = Tiles::configure();
         let (channel_steps, key_steps) = (Step::sequence(width, SIDE), Step::sequence(KEYS, SIDE));
         let query_step = Step::sequence(SIDE, width);
@@ -126,9 +129,9 @@ impl Kernel for Head<'_> {
             unsafe {
                 let factor = shape.scale() * LOG2_E;
                 round_rows(simd, queries, stride, (count, d), factor, rows);
-                turn_pairs(rows, width, query_pairs);
+                turn_pairs(rows.as_ptr().cast(), width, query_pairs);
                 round_rows(simd, dout, stride, (count, d), 1.0, rows);
-                turn_pairs(rows, width, dout_pairs);
+                turn_pairs(rows.as_ptr().cast(), width, dout_pairs);
                 pair_strided(simd, queries, stride, (count, d), query_rows);
                 pair_strided(simd, dout, stride, (count, d), dout_rows);
                 let visible = shape.visible(first + count);

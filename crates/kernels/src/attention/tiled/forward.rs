@@ -7,8 +7,9 @@ use super::{Product, SIDE, turn_pairs};
 use crate::isa::amx::{Step, Tiles};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::math::exp2_flushed;
-use crate::pool::{self, SharedMut};
+use crate::pool;
 use crate::scratch;
+use crate::shared::SharedMut;
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Queries per task at least: enough to pay for rounding the keys again.
@@ -75,21 +76,18 @@ impl Kernel for Head<'_> {
         let (scores, rest) = rest.split_at_mut(keys * SIDE);
         let (sums, rest) = rest.split_at_mut(SIDE * width);
         let (rows, pairs) = rest.split_at_mut(SIDE * width);
-        let key_rows = key_rows.as_mut_ptr().cast::<u16>();
         let values = values.as_mut_ptr().cast::<u16>();
-        let rows = rows.as_mut_ptr().cast::<u16>();
         let pairs = pairs.as_mut_ptr().cast::<u32>();
         let start = shape.start(shape.keys, self.b, self.h);
         let (k, v) = (&self.k[start..], &self.v[start..]);
-        // SAFETY: the scratch has these sizes.
-        unsafe {
-            round_rows(simd, k, stride, (shape.keys, d), 1.0, key_rows);
-            for key in (0..shape.keys).step_by(SIDE) {
-                let count = SIDE.min(shape.keys - key);
-                round_rows(simd, &v[key * stride..], stride, (count, d), 1.0, rows);
-                turn(simd, rows, (SIDE, width), values.add(key), turned);
-            }
+        round_rows(simd, k, stride, (shape.keys, d), 1.0, key_rows);
+        for key in (0..shape.keys).step_by(SIDE) {
+            let count = SIDE.min(shape.keys - key);
+            round_rows(simd, &v[key * stride..], stride, (count, d), 1.0, rows);
+            // SAFETY: the scratch has room for `turned` keys in each of `width` rows.
+            unsafe { turn(simd, rows, (SIDE, width), values.add(key), turned) };
         }
+        let key_rows = key_rows.as_ptr().cast::<u16>();
         let tiles = Tiles::configure();
         let (score_steps, sum_steps) = (Step::sequence(width, SIDE), Step::sequence(keys, SIDE));
         for first in self.queries.clone().step_by(SIDE) {
@@ -103,12 +101,12 @@ impl Kernel for Head<'_> {
             let at = shape.start(shape.queries, self.b, self.h) + first * stride;
             let visible = shape.visible(first + count);
             let near = round_up(visible);
-            // SAFETY: as above; scores are read and written for the visible keys, rounded up.
+            // Scores are in units of log₂, which saves the exponential a product.
+            let factor = shape.scale() * LOG2_E;
+            round_rows(simd, &self.q[at..], stride, (count, d), factor, rows);
+            // SAFETY: the scratch has these sizes; scores are read and written for the visible keys, rounded up.
             unsafe {
-                // Scores are in units of log₂, which saves the exponential a product.
-                let factor = shape.scale() * LOG2_E;
-                round_rows(simd, &self.q[at..], stride, (count, d), factor, rows);
-                turn_pairs(rows, width, pairs);
+                turn_pairs(rows.as_ptr().cast(), width, pairs);
                 let product = Product {
                     left: key_rows,
                     stride: width,

@@ -5,7 +5,7 @@ use crate::elementwise::combine;
 use crate::isa::{self, Kernel, Simd};
 use crate::map::for_each_piece;
 use crate::math;
-use crate::pool::SharedMut;
+use crate::shared::SharedMut;
 
 /// The gradients of [`group_norm`](super::group_norm) for `x`, `gamma` and `beta`, from its input and `stats`.
 /// That for `x` is added to `onto`, if given.
