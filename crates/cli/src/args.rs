@@ -153,6 +153,10 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// The folder in which a large model's weights are kept as the processor wants them, for the next start; `none` keeps
+    /// none [default: velatura/packed among your caches]
+    #[arg(long, value_name = "DIR", env = "VELATURA_CACHE")]
+    pub cache: Option<PathBuf>,
 }
 
 /// A LoRA's file, and how much of its effect is wanted.
@@ -214,7 +218,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", conflicts_with = "plan")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "cpu",
+        conflicts_with = "plan"
+    )]
     pub device: Device,
 }
 

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod bench_train;
 mod evaluate;
+mod folders;
 mod generate;
 mod interrupt;
 mod model;

@@ -1,12 +1,14 @@
-//! From `--model`, `--variant`, `--lora`, `--embedding`, `--precision` and `--threads` to an open model.
+//! From `--model`, `--variant`, `--lora`, `--embedding`, `--precision`, `--threads` and `--cache` to an open model.
 
 use anyhow::{Result, bail};
 use velatura::Error;
 use velatura::checkpoint::{LearnedWord, LoraFile, ModelFolder};
 use velatura::pipeline::{Model, PrecisionChoice};
+use velatura::weights::PackedCache;
 use velatura_kernels::pool;
 
 use crate::args::{ModelArgs, PrecisionArg};
+use crate::folders;
 
 /// Opens the model that was asked for, or the embedded one, and sets the threads. Reads configs, not weights.
 pub fn open(args: &ModelArgs) -> Result<Model> {
@@ -38,7 +40,15 @@ pub fn open(args: &ModelArgs) -> Result<Model> {
     for file in &args.embedding {
         model = model.with_word(LearnedWord::open(file)?);
     }
-    Ok(model)
+    let cache = match &args.cache {
+        Some(dir) if dir.as_os_str() == "none" => None,
+        Some(dir) => Some(dir.clone()),
+        None => folders::cache().map(|folder| folder.join("packed")),
+    };
+    Ok(match cache {
+        Some(dir) => model.with_cache(PackedCache::new(dir, |text| eprintln!("note: {text}"))),
+        None => model,
+    })
 }
 
 impl From<PrecisionArg> for PrecisionChoice {

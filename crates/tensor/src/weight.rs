@@ -4,6 +4,10 @@
 //! parameter and packs it again after each optimiser step, for the forward and for the input
 //! gradient; both are cached until the parameter changes.
 
+mod parts;
+
+pub use parts::{PackedForm, PackedParts};
+
 use crate::{Parameter, Precision, Tensor, device};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,7 +168,9 @@ impl Weight {
     /// When only its packed form was kept.
     pub(crate) fn tensor(&self) -> Tensor {
         match &self.0.source {
-            Source::Packed(_) => panic!("{self:?}, packed for the processor, used on a graphics card"),
+            Source::Packed(_) => {
+                panic!("{self:?}, packed for the processor, used on a graphics card")
+            }
             Source::Plain(tensor, _) => tensor.clone(),
             Source::Trainable { parameter, .. } => parameter.value().detach(),
         }
@@ -206,7 +212,9 @@ impl Weight {
     /// For a weight packed for inference, which no gradient passes.
     pub(crate) fn for_input_gradient(&self, conv: Option<&ConvShape>) -> Arc<Packed> {
         match &self.0.source {
-            Source::Packed(_) | Source::Plain(..) => panic!("a gradient through {self:?}, packed for inference"),
+            Source::Packed(_) | Source::Plain(..) => {
+                panic!("a gradient through {self:?}, packed for inference")
+            }
             Source::Trainable {
                 parameter,
                 precision,
