@@ -153,8 +153,8 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// The folder in which a large model's weights are kept as the processor wants them, for the next start; `none` keeps
-    /// none [default: velatura/packed among your caches]
+    /// Keep the weights of large models in this folder as the processor wants them, and take them from there at the next
+    /// start: at most 16 GiB, of which those used longest ago make way
     #[arg(long, value_name = "DIR", env = "VELATURA_CACHE")]
     pub cache: Option<PathBuf>,
 }

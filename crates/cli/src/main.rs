@@ -4,7 +4,6 @@ mod args;
 mod bench;
 mod bench_train;
 mod evaluate;
-mod folders;
 mod generate;
 mod interrupt;
 mod model;

@@ -8,7 +8,6 @@ use velatura::weights::PackedCache;
 use velatura_kernels::pool;
 
 use crate::args::{ModelArgs, PrecisionArg};
-use crate::folders;
 
 /// Opens the model that was asked for, or the embedded one, and sets the threads. Reads configs, not weights.
 pub fn open(args: &ModelArgs) -> Result<Model> {
@@ -40,15 +39,10 @@ pub fn open(args: &ModelArgs) -> Result<Model> {
     for file in &args.embedding {
         model = model.with_word(LearnedWord::open(file)?);
     }
-    let cache = match &args.cache {
-        Some(dir) if dir.as_os_str() == "none" => None,
-        Some(dir) => Some(dir.clone()),
-        None => folders::cache().map(|folder| folder.join("packed")),
-    };
-    Ok(match cache {
-        Some(dir) => model.with_cache(PackedCache::new(dir, |text| eprintln!("note: {text}"))),
-        None => model,
-    })
+    if let Some(dir) = &args.cache {
+        model = model.with_cache(PackedCache::new(dir, |text| eprintln!("note: {text}")));
+    }
+    Ok(model)
 }
 
 impl From<PrecisionArg> for PrecisionChoice {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use velatura::Error;
@@ -10,7 +10,7 @@ use velatura_serve::settings::{File, keys_in};
 use velatura_serve::{Settings, logs, serve};
 
 use crate::args::{LogFormat, ModelArgs, ServeArgs};
-use crate::{folders, model};
+use crate::model;
 
 pub fn run(args: &ServeArgs) -> Result<()> {
     logs::start(args.log == LogFormat::Json);
@@ -48,12 +48,7 @@ fn settings(args: &ServeArgs, file: File) -> Result<Settings> {
     let data = match args.data.clone().or(file.data) {
         Some(folder) if folder.as_os_str() == "none" => None,
         Some(folder) => Some(folder),
-        None => match folders::data() {
-            Some(folder) => Some(folder),
-            None => bail!(
-                "there is no home folder to keep jobs in; name a folder with --data, or `--data none`"
-            ),
-        },
+        None => Some(data_folder()?),
     };
     let or = |given: &[String], file: Vec<String>| {
         if given.is_empty() {
@@ -76,6 +71,21 @@ fn settings(args: &ServeArgs, file: File) -> Result<Settings> {
 
 fn read(path: &Path, action: &'static str) -> Result<String> {
     Ok(fs::read_to_string(path).map_err(Error::io(action, path))?)
+}
+
+/// Where a person's programs keep what they make.
+fn data_folder() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let base = variable("XDG_DATA_HOME")
+        .or_else(|| variable("LOCALAPPDATA"))
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/share")));
+    match base {
+        Some(base) => Ok(base.join("velatura")),
+        None => bail!(
+            "there is no home folder to keep jobs in; name a folder with --data, or `--data none`"
+        ),
+    }
 }
 
 /// Reads an address; `localhost` is the one that everyone knows by name.

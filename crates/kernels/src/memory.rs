@@ -72,6 +72,9 @@ impl Memory {
         // SAFETY: the range is inside the file, and nobody else writes to this map. As with every map of a file, another
         // process that shortens the file meanwhile ends this one with a signal.
         let pages = unsafe { MmapOptions::new().offset(offset).len(bytes).map_copy(file) }?;
+        // Some systems have huge pages for files too.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
         let pages = Pages::Mapped(pages);
         Ok(Memory { pages, len })
     }

@@ -8,12 +8,12 @@
 //! the number format, the instruction set, and this program. So an edited checkpoint or another build means another file,
 //! never wrong numbers. Whatever in it is damaged shows in its checksums; it is then made again.
 //!
-//! Format: `VELAPACK`; the length and the CRC-32 of the header, 4 bytes each, little-endian; the header, JSON; then, each at
-//! a multiple of 4096 bytes, the numbers of each weight, in this machine's byte order.
+//! Format: `VELAPACK`; the length and the CRC-32 of the header, 4 bytes each, little-endian; the header, JSON; then the
+//! numbers of each weight, in this machine's byte order, large ones where a huge page may begin.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,17 +31,19 @@ const MAGIC: &[u8; 8] = b"VELAPACK";
 /// What the files' names end with, and what those begin with that are not whole yet.
 const KEPT: &str = "packed";
 const TEMPORARY: &str = ".velatura-packed-";
-/// Weights begin at multiples of this, a page.
+/// Weights begin at multiples of a page, those of more bytes at multiples of a huge page. What is between them are holes,
+/// which take no room on the disk.
 const PAGE: u64 = 4096;
+const HUGE_PAGE: u64 = 2 << 20;
 /// No header is as large: one of Stable Diffusion's UNet takes 50 KB.
 const MAX_HEADER: usize = 1 << 24;
 /// Checkpoints of fewer bytes are packed in no time.
 const SMALLEST: u64 = 100_000_000;
-/// All files together take at most so much: three models of Stable Diffusion's size in bf16. Of a part that alone would take
-/// more than half, nothing is kept.
-const LIMIT: u64 = 12 << 30;
+/// All files together take at most so much: three models of Stable Diffusion's size in bf16, which take 4.5 GB each, or one in
+/// f32. Of a part that alone would take more than half, nothing is kept.
+const LIMIT: u64 = 16 << 30;
 
-/// A folder in which packed weights are kept, at most 12 GiB of them; those that were used longest ago make way.
+/// A folder in which packed weights are kept, at most 16 GiB of them; those that were used longest ago make way.
 #[derive(Clone, Debug)]
 pub struct PackedCache {
     dir: PathBuf,
@@ -69,7 +71,7 @@ struct Entry {
     name: String,
     shape: Vec<usize>,
     form: PackedForm,
-    /// Of the numbers' first byte, counted from the end of the header's last page.
+    /// Of the numbers' first byte, counted from the first multiple of a huge page after the header.
     offset: u64,
     /// How many numbers of 32 bits.
     numbers: usize,
@@ -114,27 +116,28 @@ impl PackedCache {
         })
     }
 
-    /// Removes what was used longest ago until there is room for so many bytes.
+    /// Removes what was used longest ago until there is room for so many bytes, and what a process left behind that was killed.
     fn make_room(&self, needed: u64) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let path = entry.path();
-            // Temporary files of a process that was killed are among them.
-            let ours = path.extension().is_some_and(|end| end == KEPT)
-                || entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-            if let (true, Ok(meta)) = (ours, entry.metadata()) {
-                files.push((meta.modified()?, meta.len(), path));
+            let kept = path.extension().is_some_and(|end| end == KEPT);
+            let name = entry.file_name();
+            let temporary = name.to_string_lossy().starts_with(TEMPORARY);
+            if let (true, Ok(meta)) = (kept || temporary, entry.metadata()) {
+                files.push((meta.modified()?, meta.len(), path, temporary));
             }
         }
         files.sort();
-        let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
-        for (_, len, path) in files {
-            if total + needed <= LIMIT {
-                break;
+        let mut total: u64 = files.iter().map(|(_, len, ..)| len).sum();
+        for (_, len, path, temporary) in files {
+            // Whoever writes one holds its lock.
+            let abandoned = temporary && File::open(&path)?.try_lock().is_ok();
+            if abandoned || total + needed > LIMIT {
+                fs::remove_file(path)?;
+                total -= len;
             }
-            fs::remove_file(path)?;
-            total -= len;
         }
         // A disk that this would nearly fill is left alone.
         match fs4::available_space(&self.dir)? / 2 < needed {
@@ -178,10 +181,11 @@ impl Kept {
         let attempt = || -> io::Result<()> {
             fs::create_dir_all(dir)?;
             self.cache.make_room(size)?;
-            // What a power cut leaves of the file is known by its checksums, so nothing waits for the disk.
             let file = tempfile::Builder::new()
                 .prefix(TEMPORARY)
                 .tempfile_in(dir)?;
+            file.as_file().lock()?;
+            // What a power cut leaves of it is known by its checksums, so nothing waits for the disk.
             write(file.as_file(), &header, &parts)?;
             file.persist(&self.path)?;
             Ok(())
@@ -211,9 +215,10 @@ impl Kept {
         });
         let mut end = 0_u64;
         let entry = |(&(name, weight, parts), checksum): (&(&str, &Weight, PackedParts), u32)| {
-            let offset = end.next_multiple_of(PAGE);
             let (numbers, rescale) = (parts.numbers.len(), parts.rescale.len());
-            end = offset + 4 * (numbers + rescale) as u64;
+            let bytes = 4 * (numbers + rescale) as u64;
+            let offset = end.next_multiple_of(if bytes < HUGE_PAGE { PAGE } else { HUGE_PAGE });
+            end = offset + bytes;
             Entry {
                 name: name.to_owned(),
                 shape: weight.shape().to_vec(),
@@ -279,7 +284,7 @@ fn read(path: &Path, key: &str) -> Option<BTreeMap<String, Weight>> {
     if header.key != key {
         return None;
     }
-    let start = ((16 + len) as u64).next_multiple_of(PAGE);
+    let start = ((16 + len) as u64).next_multiple_of(HUGE_PAGE);
     let map = |entry: Entry| {
         let at = start + entry.offset;
         let numbers = Memory::mapped(&file, at, entry.numbers).ok()?;
@@ -307,35 +312,32 @@ fn read(path: &Path, key: &str) -> Option<BTreeMap<String, Weight>> {
     mapped.into_iter().map(weight).collect()
 }
 
-fn write(file: &File, header: &Header, parts: &[(&str, &Weight, PackedParts)]) -> io::Result<()> {
+fn write(
+    mut file: &File,
+    header: &Header,
+    parts: &[(&str, &Weight, PackedParts)],
+) -> io::Result<()> {
     let text = serde_json::to_vec(header)?;
-    let mut out = BufWriter::new(file);
-    out.write_all(MAGIC)?;
-    out.write_all(&(text.len() as u32).to_le_bytes())?;
-    out.write_all(&crc32fast::hash(&text).to_le_bytes())?;
-    out.write_all(&text)?;
-    let mut written = 16 + text.len() as u64;
-    for (
-        _,
-        _,
-        PackedParts {
-            numbers, rescale, ..
-        },
-    ) in parts
-    {
-        let padding = written.next_multiple_of(PAGE) - written;
-        out.write_all(&[0; PAGE as usize][..padding as usize])?;
-        out.write_all(bytemuck::cast_slice(numbers))?;
-        out.write_all(bytemuck::cast_slice(rescale))?;
-        written += padding + 4 * (numbers.len() + rescale.len()) as u64;
+    let head = [
+        MAGIC,
+        &(text.len() as u32).to_le_bytes()[..],
+        &crc32fast::hash(&text).to_le_bytes(),
+        &text,
+    ]
+    .concat();
+    file.write_all(&head)?;
+    let start = (head.len() as u64).next_multiple_of(HUGE_PAGE);
+    for (entry, (_, _, parts)) in header.weights.iter().zip(parts) {
+        file.seek(SeekFrom::Start(start + entry.offset))?;
+        file.write_all(bytemuck::cast_slice(parts.numbers))?;
+        file.write_all(bytemuck::cast_slice(parts.rescale))?;
     }
-    out.flush()
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_was_used_longest_ago_makes_way() {
@@ -345,14 +347,16 @@ mod tests {
         let make = |name: &str, age: u64| {
             let file = File::create(dir.path().join(name)).unwrap();
             file.set_len(LIMIT / 4).unwrap();
-            let time = SystemTime::now() - Duration::from_secs(age);
+            let time = SystemTime::now() - std::time::Duration::from_secs(age);
             file.set_modified(time).unwrap();
+            file
         };
         make("somebody-elses.tmp", 900);
         make("newest.packed", 1);
         make("oldest.packed", 300);
         make("older.packed", 200);
-        make(&format!("{TEMPORARY}left-behind"), 250);
+        let writing = make(&format!("{TEMPORARY}being-written"), 250);
+        writing.lock().unwrap();
         let names = || {
             let entries = fs::read_dir(dir.path()).unwrap();
             let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -362,6 +366,14 @@ mod tests {
         };
         cache.make_room(0).unwrap();
         assert_eq!(names().len(), 5, "all fit");
+        let abandoned = dir.path().join(format!("{TEMPORARY}abandoned"));
+        let file = File::create(&abandoned).unwrap();
+        file.lock().unwrap();
+        cache.make_room(0).unwrap();
+        assert!(abandoned.exists(), "somebody writes it");
+        drop(file);
+        cache.make_room(0).unwrap();
+        assert!(!abandoned.exists());
         cache.make_room(1).unwrap();
         assert_eq!(names().len(), 4);
         assert!(!dir.path().join("oldest.packed").exists());
