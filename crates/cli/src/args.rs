@@ -156,6 +156,10 @@ pub struct ModelArgs {
     /// Where to compute: cpu, cuda (an NVIDIA graphics card), or cuda:1 for the second of several
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: Device,
+    /// Keep the weights of large models in this folder as the processor wants them, and take them from there at the next
+    /// start: at most 16 GiB, of which those used longest ago make way
+    #[arg(long, value_name = "DIR", env = "VELATURA_CACHE")]
+    pub cache: Option<PathBuf>,
 }
 
 /// A LoRA's file, and how much of its effect is wanted.

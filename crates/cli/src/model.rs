@@ -1,9 +1,10 @@
-//! From `--model`, `--variant`, `--lora`, `--embedding`, `--precision` and `--threads` to an open model.
+//! From `--model`, `--variant`, `--lora`, `--embedding`, `--precision`, `--threads` and `--cache` to an open model.
 
 use anyhow::{Result, bail};
 use velatura::Error;
 use velatura::checkpoint::{LearnedWord, LoraFile, ModelFolder};
 use velatura::pipeline::{Model, PrecisionChoice};
+use velatura::weights::PackedCache;
 use velatura_kernels::pool;
 use velatura_tensor::device::Device;
 
@@ -38,6 +39,9 @@ pub fn open(args: &ModelArgs) -> Result<Model> {
     }
     for file in &args.embedding {
         model = model.with_word(LearnedWord::open(file)?);
+    }
+    if let Some(dir) = &args.cache {
+        model = model.with_cache(PackedCache::new(dir, |text| eprintln!("note: {text}")));
     }
     Ok(model)
 }

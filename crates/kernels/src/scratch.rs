@@ -51,6 +51,12 @@ impl Buffer {
     }
 }
 
+impl From<Memory> for Buffer {
+    fn from(memory: Memory) -> Self {
+        Buffer(memory)
+    }
+}
+
 impl Deref for Buffer {
     type Target = Memory;
     fn deref(&self) -> &Memory {

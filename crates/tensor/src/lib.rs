@@ -25,4 +25,5 @@ pub use velatura_gpu::{Error as GpuError, Gpu};
 pub use velatura_kernels::activation::Activation;
 pub use velatura_kernels::conv::{ConvShape, Padding};
 pub use velatura_kernels::gemm::Precision;
-pub use weight::Weight;
+pub use velatura_kernels::memory::Memory;
+pub use weight::{PackedForm, PackedParts, Weight};

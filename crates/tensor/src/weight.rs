@@ -4,6 +4,10 @@
 //! parameter and packs it again after each optimiser step, for the forward and for the input
 //! gradient; both are cached until the parameter changes.
 
+mod parts;
+
+pub use parts::{PackedForm, PackedParts};
+
 use crate::{Parameter, Precision, Tensor, device};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

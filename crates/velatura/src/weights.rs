@@ -4,6 +4,7 @@
 
 mod cursor;
 mod first;
+mod packed_cache;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,8 @@ use velatura_tensor::{Parameter, Precision, Tensor, Weight};
 pub use self::cursor::Weights;
 pub use self::first::Init;
 use self::first::random;
+use self::packed_cache::Kept;
+pub use self::packed_cache::PackedCache;
 use crate::checkpoint::{Component, LoraFile, TensorView, is_harmless};
 use crate::error::{Error, Result};
 use crate::nn::Adaptation;
@@ -41,6 +44,8 @@ pub struct Store {
     /// What is trained beside frozen weights.
     adaptation: Option<Adaptation>,
     taken: Mutex<Taken>,
+    /// Packed weights of an earlier start, or those of this one for the next.
+    kept: Option<Kept>,
     /// Where weights are read before they are packed. Fresh memory for each would take longer than packing.
     unpacked: Mutex<Vec<f32>>,
 }
@@ -74,6 +79,7 @@ impl Store {
             transformed: usize::MAX,
             adaptation: None,
             taken: Mutex::default(),
+            kept: None,
             unpacked: Mutex::default(),
         }
     }
@@ -111,6 +117,19 @@ impl Store {
         }
     }
 
+    /// Takes packed weights from `cache`, or keeps them there. To be called last: weights that are changed as they are read,
+    /// or packed in another form than the usual one, are not kept.
+    pub fn kept_in(self, cache: Option<&PackedCache>) -> Store {
+        let usual = self.loras.1.is_empty() && self.transformed == usize::MAX;
+        let kept = match (cache, &self.source, self.mode) {
+            (Some(cache), Source::Checkpoint(component), Mode::Inference(precision)) if usual => {
+                cache.open(component, precision)
+            }
+            _ => None,
+        };
+        Store { kept, ..self }
+    }
+
     /// Gives the layers that `adaptation` covers adapters to be trained, which [`Store::parameters`] then lists under
     /// `PATH.lora_A.weight` and `PATH.lora_B.weight`.
     pub fn with_adapters(self, adaptation: Adaptation) -> Store {
@@ -146,6 +165,9 @@ impl Store {
             .filter(|name| !taken.names.contains(*name) && !is_harmless(name))
             .collect();
         let Some(view) = left.first().and_then(|name| component.tensor(name)) else {
+            if let Some(kept) = &self.kept {
+                kept.write();
+            }
             return Ok(());
         };
         let others = match left.len() {
@@ -189,6 +211,9 @@ impl Store {
         pack: impl FnOnce(&[f32]) -> Weight,
     ) -> Result<Weight> {
         let source = self.find(name, shape, init)?;
+        if let Some(weight) = self.kept.as_ref().and_then(|kept| kept.get(name, shape)) {
+            return Ok(weight);
+        }
         let count = shape.iter().product();
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         if unpacked.len() < count {
@@ -196,7 +221,11 @@ impl Store {
         }
         let values = &mut unpacked[..count];
         self.read(&source, name, shape, values)?;
-        Ok(pack(values))
+        let weight = pack(values);
+        if let Some(kept) = &self.kept {
+            kept.add(name, &weight);
+        }
+        Ok(weight)
     }
 
     /// Where the values of a tensor come from, once it is known to be there in this shape.

@@ -13,6 +13,7 @@ use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::Left;
 use crate::gemm::panels::{PackRow, PackSource};
 use crate::gemm::{Epilogue, PackedMatrix, Precision};
+use crate::memory::Memory;
 use crate::profile;
 use crate::winograd::{self, Geometry, PackedWinograd, Source};
 use patches::{Patches, Run};
@@ -228,6 +229,49 @@ impl PackedConv {
             for_input_gradient: false,
             precision,
         }
+    }
+
+    /// What [`PackedConv::from_parts`] makes it from again: how it was packed, the numbers, and of 8-bit ones the scales.
+    pub fn parts(&self) -> (Algorithm, &[f32], &[f32]) {
+        match &self.form {
+            Form::Direct(matrix) => {
+                let (numbers, rescale) = matrix.parts();
+                (Algorithm::Direct, numbers, rescale)
+            }
+            Form::Winograd(packed) => (Algorithm::Winograd(packed.tile), packed.numbers(), &[]),
+        }
+    }
+
+    /// A weight `[O, I, kh, kw]` for [`forward`] from the parts of one that was packed for the same instruction set. `None`
+    /// where they have not the lengths that such a weight has.
+    pub fn from_parts(
+        (out_channels, in_channels, kernel): (usize, usize, usize),
+        precision: Precision,
+        algorithm: Algorithm,
+        numbers: Memory,
+        rescale: Vec<f32>,
+    ) -> Option<Self> {
+        let form = match algorithm {
+            Algorithm::Direct => {
+                let sizes = (kernel * kernel * in_channels, out_channels);
+                Form::Direct(PackedMatrix::from_parts(
+                    sizes, precision, false, numbers, rescale,
+                )?)
+            }
+            Algorithm::Winograd(tile) if kernel == 3 && rescale.is_empty() => {
+                let channels = (out_channels, in_channels);
+                let packed = PackedWinograd::from_numbers(tile, channels, precision, numbers);
+                Form::Winograd(packed?)
+            }
+            Algorithm::Winograd(_) => return None,
+        };
+        Some(PackedConv {
+            form,
+            kernel,
+            channels: in_channels,
+            for_input_gradient: false,
+            precision,
+        })
     }
 
     /// Packs `weight: [O, I, kh, kw]` for [`backward_input`]: channels exchanged, taps turned round.

@@ -4,6 +4,7 @@ use super::Precision;
 use super::operands::Right;
 use super::panels::{PackRow, PackSource, Panels, pack_bf16, pack_f32, pack_int8};
 use crate::isa::{self, Isa, Kernel, Simd, amx};
+use crate::memory::Memory;
 use crate::scratch::Buffer;
 
 /// The right-hand matrix `[k, n]` of a product, packed once into the layout that the micro-kernel
@@ -61,6 +62,23 @@ fn interleave(rows: &[f32], k: usize, half: usize) -> Vec<f32> {
 
 /// Numbers past the end of packed bf16 weights: whole steps of the matrix unit may read so far.
 const PAST_END: usize = amx::DEPTH / 2 * amx::BLOCK;
+
+/// Numbers of 32 bits that `k` rows take.
+fn packed_len(k: usize, panels: &Panels, precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => k * panels.padded(),
+        Precision::Bf16 => k.div_ceil(2) * panels.padded() + PAST_END,
+        Precision::Int8 => k.div_ceil(4) * panels.padded(),
+    }
+}
+
+/// Numbers beside them.
+fn rescale_len(panels: &Panels, precision: Precision) -> usize {
+    match precision {
+        Precision::Int8 => 2 * panels.padded(),
+        Precision::F32 | Precision::Bf16 => 0,
+    }
+}
 
 impl PackedMatrix {
     /// Packs `weight: [n, k]`, as `nn.Linear` stores it.
@@ -142,24 +160,24 @@ impl PackedMatrix {
     ) -> Self {
         let isa = isa::active();
         let (k, panels) = (from.k, panels(isa, n, precision));
-        let mut rescale = Vec::new();
+        let len = packed_len(k, &panels, precision);
+        let mut rescale = vec![0.0; rescale_len(&panels, precision)];
         let buffer = match precision {
             Precision::F32 => {
-                let mut buffer = Buffer::unspecified(k * panels.padded());
+                let mut buffer = Buffer::unspecified(len);
                 pack_f32(&panels, from, &mut buffer);
                 buffer
             }
             Precision::Bf16 => {
-                let len = k.div_ceil(2) * panels.padded();
-                let mut buffer = Buffer::unspecified(len + PAST_END);
-                let (packed, past_end) = buffer.as_u16_mut().split_at_mut(2 * len);
+                let mut buffer = Buffer::unspecified(len);
+                let past_end = 2 * (len - PAST_END);
+                let (packed, past_end) = buffer.as_u16_mut().split_at_mut(past_end);
                 pack_bf16(&panels, from, packed);
                 past_end.fill(0);
                 buffer
             }
             Precision::Int8 => {
-                let mut buffer = Buffer::zeroed(k.div_ceil(4) * panels.padded());
-                rescale = vec![0.0; 2 * panels.padded()];
+                let mut buffer = Buffer::zeroed(len);
                 pack_int8(&panels, from, buffer.as_u8_mut(), &mut rescale);
                 buffer
             }
@@ -173,6 +191,36 @@ impl PackedMatrix {
             gated: false,
             rescale,
         }
+    }
+
+    /// What [`PackedMatrix::from_parts`] makes it from again: the numbers, and of 8-bit ones the scales.
+    pub fn parts(&self) -> (&[f32], &[f32]) {
+        (&self.buffer, &self.rescale)
+    }
+
+    /// The matrix `[k, n]` (`gated`: of as many values as gates) from the parts of one that was packed for the same
+    /// instruction set. `None` where they have not the lengths that such a matrix has.
+    pub fn from_parts(
+        (k, n): (usize, usize),
+        precision: Precision,
+        gated: bool,
+        numbers: Memory,
+        rescale: Vec<f32>,
+    ) -> Option<Self> {
+        let isa = isa::active();
+        let panels = panels(isa, n, precision);
+        let fits = numbers.len() == packed_len(k, &panels, precision)
+            && rescale.len() == rescale_len(&panels, precision)
+            && (!gated || gate_width(n / 2, precision).is_some());
+        fits.then(|| PackedMatrix {
+            k,
+            precision,
+            isa,
+            panels,
+            buffer: numbers.into(),
+            gated,
+            rescale,
+        })
     }
 
     /// Rows: the length of the sums.

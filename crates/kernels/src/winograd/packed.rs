@@ -8,6 +8,7 @@ use crate::gemm::packed;
 use crate::gemm::panels::{Panel, Panels};
 use crate::gemm::{Precision, tile};
 use crate::isa::{self, Isa, Kernel, Simd};
+use crate::memory::Memory;
 use crate::pool;
 use crate::scratch::{self, Buffer};
 use crate::shared::SharedMut;
@@ -49,21 +50,14 @@ impl PackedWinograd {
             outputs * inputs * 9,
             "a weight of [O, I, 3, 3]"
         );
-        let isa = isa::active();
-        let format = match precision {
-            Precision::Bf16 if isa.has_bf16_dot() => tile::DOT,
-            _ => tile::F32,
-        };
-        let panels = packed::panels(isa, outputs, Precision::F32);
-        let mut packed = PackedWinograd {
-            tile,
-            inputs,
+        let mut packed = Self::empty(tile, (outputs, inputs), precision);
+        let PackedWinograd {
             isa,
             panels,
             format,
-            buffer: Buffer::zeroed(0),
-        };
-        packed.buffer = Buffer::unspecified(tile.places() * packed.place_len());
+            ..
+        } = packed;
+        packed.buffer = Buffer::unspecified(packed.len());
         let steps = packed.steps();
         let shared = SharedMut::new(&mut packed.buffer);
         // A task packs some 64 inputs of one panel: 64 × 64 × 36 numbers.
@@ -87,6 +81,48 @@ impl PackedWinograd {
             }
         });
         packed
+    }
+
+    /// A weight from the [`numbers`](PackedWinograd::numbers) of one that was packed for the same instruction set. `None`
+    /// where they are not as many as such a weight has.
+    pub fn from_numbers(
+        tile: Tile,
+        channels: (usize, usize),
+        precision: Precision,
+        numbers: Memory,
+    ) -> Option<Self> {
+        let packed = Self::empty(tile, channels, precision);
+        (numbers.len() == packed.len()).then(|| PackedWinograd {
+            buffer: numbers.into(),
+            ..packed
+        })
+    }
+
+    /// All that is known of it without its numbers.
+    fn empty(tile: Tile, (outputs, inputs): (usize, usize), precision: Precision) -> Self {
+        let isa = isa::active();
+        let format = match precision {
+            Precision::Bf16 if isa.has_bf16_dot() => tile::DOT,
+            _ => tile::F32,
+        };
+        PackedWinograd {
+            tile,
+            inputs,
+            isa,
+            panels: packed::panels(isa, outputs, Precision::F32),
+            format,
+            buffer: Buffer::zeroed(0),
+        }
+    }
+
+    /// The numbers as they lie.
+    pub fn numbers(&self) -> &[f32] {
+        &self.buffer
+    }
+
+    /// How many there are.
+    fn len(&self) -> usize {
+        self.tile.places() * self.place_len()
     }
 
     /// Steps of a product's inner loop: inputs, or pairs of them.

@@ -144,6 +144,11 @@ impl Component {
         parse_config(&self.config_path(), &self.inner.config)
     }
 
+    /// The text of the config.
+    pub(crate) fn config_text(&self) -> &str {
+        &self.inner.config
+    }
+
     /// The canonical names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.inner.tensors.keys().map(String::as_str)

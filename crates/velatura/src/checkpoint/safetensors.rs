@@ -169,6 +169,28 @@ impl TensorFile {
         }
     }
 
+    /// What tells the whole file, header and all, from one that was edited: checksums of its pieces. Made on all threads, in a
+    /// tenth of the time of a hash that withstands intent.
+    pub(crate) fn fingerprint(&self) -> Vec<u8> {
+        let pieces: Vec<&[u8]> = self.bytes().chunks(READ).collect();
+        let mut sums = vec![0_u32; pieces.len()];
+        parallel_chunks_mut(&mut sums, 1, |i, sum| {
+            sum[0] = crc32fast::hash(pieces[i]);
+            self.inner.bytes.forget(i * READ, pieces[i].len());
+        });
+        let sums = sums.into_iter().flat_map(u32::to_le_bytes);
+        (self.len() as u64)
+            .to_le_bytes()
+            .into_iter()
+            .chain(sums)
+            .collect()
+    }
+
+    /// Bytes of the whole file.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
     fn bytes(&self) -> &[u8] {
         self.inner.bytes.as_slice()
     }

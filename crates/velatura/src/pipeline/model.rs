@@ -17,7 +17,7 @@ use crate::metadata::{ModelIdentity, Recipe};
 use crate::tokenizer::Tokenizer;
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{AutoencoderKl, VaeConfig};
-use crate::weights::{Mode, Store};
+use crate::weights::{Mode, PackedCache, Store};
 use crate::{Error, Result};
 
 /// The side of the latents where a UNet's config says nothing: Stable Diffusion's.
@@ -35,6 +35,7 @@ pub struct Model {
     facts: Facts,
     loras: Vec<(Arc<LoraFile>, f32)>,
     words: Vec<LearnedWord>,
+    cache: Option<PackedCache>,
     hash: Arc<OnceLock<String>>,
 }
 
@@ -67,6 +68,7 @@ impl Model {
             facts,
             loras: Vec::new(),
             words: Vec::new(),
+            cache: None,
             hash: Arc::default(),
         })
     }
@@ -74,6 +76,13 @@ impl Model {
     /// Adds a low-rank adaptation, of which `strength` times its effect is merged into the weights as they are read.
     pub fn with_lora(mut self, file: LoraFile, strength: f32) -> Model {
         self.loras.push((Arc::new(file), strength));
+        self
+    }
+
+    /// Keeps the packed weights of large parts in `cache`, and takes them from there at the next start. Numbers and pictures
+    /// are the same to the last bit.
+    pub fn with_cache(mut self, cache: PackedCache) -> Model {
+        self.cache = Some(cache);
         self
     }
 
@@ -229,7 +238,9 @@ impl Model {
         let (component, config) = &self.text_encoder;
         // It runs once per picture, and so does the autoencoder, which hardly has linear layers.
         let mode = Mode::Inference(precision.beside_linear());
-        let weights = Store::load(component, mode).with_loras("text_encoder", &self.loras);
+        let weights = Store::load(component, mode)
+            .with_loras("text_encoder", &self.loras)
+            .kept_in(self.cache.as_ref());
         let mut text_encoder = ClipTextModel::load(config, &weights.root())?;
         weights.finish()?;
         for (LearnedWord { word, rows }, &first) in self.words.iter().zip(words) {
@@ -243,7 +254,8 @@ impl Model {
         let (component, config) = &self.unet;
         let weights = Store::load(component, Mode::Inference(precision))
             .transformed_up_to(transformed.unwrap_or(usize::MAX))
-            .with_loras("unet", &self.loras);
+            .with_loras("unet", &self.loras)
+            .kept_in(self.cache.as_ref());
         let unet = Unet::load(config, &weights.root())?;
         weights.finish()?;
         Ok(unet)
@@ -253,7 +265,8 @@ impl Model {
     fn load_vae(&self, precision: Precision, transformed: Option<usize>) -> Result<AutoencoderKl> {
         let (component, config) = &self.vae;
         let weights = Store::load(component, Mode::Inference(precision.beside_linear()))
-            .transformed_up_to(transformed.unwrap_or(usize::MAX));
+            .transformed_up_to(transformed.unwrap_or(usize::MAX))
+            .kept_in(self.cache.as_ref());
         let vae = AutoencoderKl::load(config, &weights.root())?;
         weights.finish()?;
         Ok(vae)
