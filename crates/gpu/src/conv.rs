@@ -5,7 +5,7 @@ use velatura_kernels::conv::ConvShape;
 use velatura_kernels::gemm::Precision;
 
 use crate::conv_product;
-use crate::layout::{copy, swap_axes};
+use crate::layout::swap_axes;
 use crate::matmul::{Product, begin};
 use crate::{Gpu, Memory};
 
@@ -48,34 +48,33 @@ impl<'a> Views<'a> {
         gpu.allocate(self.samples * self.places * self.seen)
     }
 
-    /// The kernels' numbers after their first.
-    fn numbers(&self) -> [usize; 9] {
-        let s = self.shape;
-        [
-            s.height,
-            s.width,
-            s.in_channels,
-            s.kernel,
-            s.stride,
-            s.padding.top,
-            s.padding.left,
-            s.out_height(),
-            s.out_width(),
-        ]
-    }
-
     /// Writes the views of `count` samples from `first` on.
     fn fill(&self, x: &Memory, (first, count): (usize, usize), columns: &Memory) {
         let sample = self.shape.height * self.shape.width * self.shape.in_channels;
         let pointers = [x.at(first * sample), columns.all()];
         let elements = count * self.places * self.shape.in_channels;
         x.gpu()
-            .each("im2col", elements, &pointers, &self.numbers(), &[]);
+            .each("im2col", elements, &pointers, &geometry(self.shape), &[]);
     }
 }
 
+/// What a convolution's kernels are told of it, after how many elements there are.
+pub(crate) fn geometry(shape: &ConvShape) -> [usize; 9] {
+    [
+        shape.height,
+        shape.width,
+        shape.in_channels,
+        shape.kernel,
+        shape.stride,
+        shape.padding.top,
+        shape.padding.left,
+        shape.out_height(),
+        shape.out_width(),
+    ]
+}
+
 /// The weight `[O, I, k, k]` as `[O, k, k, I]`, the order of the views.
-fn by_places(weight: &Memory, shape: &ConvShape) -> Memory {
+pub(crate) fn by_places(weight: &Memory, shape: &ConvShape) -> Memory {
     swap_axes(weight, shape.in_channels, shape.kernel * shape.kernel)
 }
 
@@ -133,7 +132,7 @@ pub fn backward_input(
         let from = dy.at(first * views.places * outputs);
         gpu.multiply(&product, from, weight.all(), columns.all());
         let pointers = [columns.all(), dx.at(first * sample)];
-        gpu.each("col2im", count * sample, &pointers, &views.numbers(), &[]);
+        gpu.each("col2im", count * sample, &pointers, &geometry(shape), &[]);
     }
     dx
 }
@@ -155,20 +154,4 @@ pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory, precision: Pr
         gpu.multiply(&product, from, columns.all(), dw.all());
     }
     swap_axes(&dw, shape.kernel * shape.kernel, shape.in_channels)
-}
-
-/// The first `[height, width]` places of x `[B, h, w, C]`, or, with `back`, the opposite: x's gradient.
-pub fn crop(x: &Memory, full: [usize; 4], [height, width]: [usize; 2], back: bool) -> Memory {
-    let [batch, h, w, c] = full;
-    let gpu = x.gpu();
-    let mut out = match back {
-        true => gpu.filled(batch * h * w * c, 0.0),
-        false => gpu.allocate(batch * height * width * c),
-    };
-    for row in 0..batch * height {
-        let (large, small) = ((row / height * h + row % height) * w * c, row * width * c);
-        let (from, to) = if back { (small, large) } else { (large, small) };
-        copy(width * c, x, from, &mut out, to);
-    }
-    out
 }

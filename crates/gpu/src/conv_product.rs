@@ -3,6 +3,7 @@
 use velatura_kernels::conv::ConvShape;
 use velatura_kernels::gemm::Precision;
 
+use crate::conv::{by_places, geometry};
 use crate::device::THREADS;
 use crate::elementwise::sum_rows;
 use crate::layout::swap_axes;
@@ -20,23 +21,19 @@ pub fn takes(gpu: &Gpu, channels: &[usize], precision: Precision) -> bool {
     precision != Precision::F32 && gpu.has_matrix_units() && channels.iter().all(|c| c % 4 == 0)
 }
 
+/// Output places of all samples.
+fn places(shape: &ConvShape) -> usize {
+    shape.batch * shape.out_height() * shape.out_width()
+}
+
 /// The kernels' numbers.
-fn numbers(shape: &ConvShape) -> [usize; 11] {
-    let s = shape;
-    let (out_h, out_w) = (s.out_height(), s.out_width());
+fn numbers(shape: &ConvShape) -> Vec<usize> {
     [
-        s.batch * out_h * out_w,
-        s.height,
-        s.width,
-        s.in_channels,
-        s.kernel,
-        s.stride,
-        s.padding.top,
-        s.padding.left,
-        out_h,
-        out_w,
-        s.out_channels,
+        &[places(shape)],
+        &geometry(shape)[..],
+        &[shape.out_channels],
     ]
+    .concat()
 }
 
 /// x convolved with a weight `[O, k, k, I]`, plus bias and residual.
@@ -48,8 +45,7 @@ fn product(
     residual: Option<&Memory>,
 ) -> Memory {
     let gpu = x.gpu();
-    let numbers = numbers(shape);
-    let (places, outputs) = (numbers[0], shape.out_channels);
+    let (places, outputs) = (places(shape), shape.out_channels);
     let out = gpu.allocate(places * outputs);
     let blocks = places.div_ceil(128) * outputs.div_ceil(64);
     let pointers = [
@@ -59,7 +55,13 @@ fn product(
         Pointer::of(residual),
         out.all(),
     ];
-    gpu.launch("conv_product", [blocks, THREADS], &pointers, &numbers, &[]);
+    gpu.launch(
+        "conv_product",
+        [blocks, THREADS],
+        &pointers,
+        &numbers(shape),
+        &[],
+    );
     out
 }
 
@@ -71,8 +73,7 @@ pub fn forward(
     bias: Option<&Memory>,
     residual: Option<&Memory>,
 ) -> Memory {
-    let weight = swap_axes(weight, shape.in_channels, shape.kernel * shape.kernel);
-    product(shape, x, &weight, bias, residual)
+    product(shape, x, &by_places(weight, shape), bias, residual)
 }
 
 /// The gradient of x, for a stride of 1: dy convolved with the mirrored weight.
@@ -111,12 +112,12 @@ pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory) -> Memory {
         shape.in_channels,
         shape.out_channels,
     );
-    let places = numbers(shape)[0];
+    let places = places(shape);
     let tiles = inputs.div_ceil(64) * outputs.div_ceil(64) * taps;
     let parts = BLOCKS.div_ceil(tiles).min(places / FEWEST).max(1);
     let share = places.div_ceil(parts).next_multiple_of(32);
     let parts = places.div_ceil(share).max(1);
-    let all = [&numbers(shape)[..], &[share]].concat();
+    let all = [numbers(shape), vec![share]].concat();
     let sums = gpu.allocate(parts * outputs * taps * inputs);
     let pointers = [x.all(), dy.all(), sums.all()];
     gpu.launch(

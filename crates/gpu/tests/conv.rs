@@ -1,4 +1,4 @@
-//! Convolutions and cropping, on the emulated card and on the processor.
+//! Convolutions, on the emulated card and on the processor.
 
 mod common;
 
@@ -78,24 +78,4 @@ fn a_convolutions_gradients_are_those_of_the_processor() {
         let got = card::backward_weight(&shape, &on_card, &dy_on_card, F32);
         assert_close(&format!("{shape:?}: the weight's gradient"), &got, &want);
     }
-}
-
-#[test]
-fn the_first_rows_and_columns_are_kept_and_their_gradient_has_zeros_elsewhere() {
-    let gpu = Gpu::for_tests();
-    let (full, [height, width]) = ([2, 5, 7, 3], [4, 6]);
-    let [batch, h, w, c] = full;
-    let x = random(batch * h * w * c, 1);
-    let mut want = Vec::new();
-    let mut gradient = zeros(x.len());
-    for (i, &x) in x.iter().enumerate() {
-        if i / c % w < width && i / c / w % h < height {
-            want.push(x);
-            gradient[i] = x;
-        }
-    }
-    let cropped = card::crop(&gpu.upload(&x), full, [height, width], false);
-    assert_same("cropped", &cropped, &want);
-    let back = card::crop(&cropped, full, [height, width], true);
-    assert_same("its gradient", &back, &gradient);
 }

@@ -14,8 +14,8 @@ thread_local! {
 /// Runs `f` with this thread's operations on `gpu`.
 ///
 /// Tensors may come from either side and go to either. Operations that a card has no kernel for are the processor's, and
-/// the numbers go there and back; of those that a UNet, an autoencoder or a text encoder needs, trained or painting, there is
-/// none.
+/// the numbers go there and back. A UNet and a text encoder need none of those, but for cropping at odd sizes; an
+/// autoencoder's latents are cut to a range and made random there.
 pub fn on<T>(gpu: &Gpu, f: impl FnOnce() -> T) -> T {
     struct Restore(Option<Gpu>);
     impl Drop for Restore {
