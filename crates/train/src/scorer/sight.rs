@@ -31,6 +31,10 @@ pub struct Sight {
 const CERTAIN: f32 = 0.35;
 /// A class is named where it is likelier than all others together.
 const LIKELY: f32 = 0.5;
+/// A thing has a colour where that one is at least so likely, and likelier than the others. That it has no single one is no
+/// rival: where a picture's colours are half and half, the captions of scenes draw the line by a measured share, but who
+/// asks for an orange cat is content with one whose paws are white.
+const COLOURED: f32 = 0.2;
 /// Two centres nearer than this share of the larger thing's size are one thing.
 const ONE_THING: f32 = 0.3;
 
@@ -108,6 +112,14 @@ fn likely(logits: &[f32]) -> Option<usize> {
     softmax(logits).iter().position(|&p| p > LIKELY)
 }
 
+/// The likeliest of the colours, from the logits of all and of having no single one.
+fn colour(logits: &[f32]) -> Option<Colour> {
+    let likelihoods = softmax(logits);
+    let named = COLOURS.into_iter().zip(likelihoods);
+    let (colour, likelihood) = named.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (likelihood >= COLOURED).then_some(colour)
+}
+
 /// The cells that are surer than their neighbours, the surest first, without those that another one's thing covers.
 fn things(config: &ScorerConfig, cells: &[f32]) -> Vec<Thing> {
     let channels = config.cell_channels();
@@ -150,7 +162,7 @@ fn thing(config: &ScorerConfig, cell: &[f32], at: [usize; 2], certainty: f32) ->
     let in_sides = |cells: f32| cells / CELLS as f32;
     Thing {
         noun: likely(nouns).map(|class| config.nouns[class].clone()),
-        colour: likely(colours).and_then(|class| COLOURS.get(class).copied()),
+        colour: colour(colours),
         centre: [0, 1].map(|axis| in_sides(at[axis] as f32 + 0.5 + place[1 + axis])),
         // No thing is larger than the picture, whatever a network says.
         size: [3, 4].map(|channel| in_sides(place[channel].min((CELLS as f32).ln()).exp())),
@@ -188,5 +200,68 @@ mod tests {
         assert_eq!(two[0].colour, Some(Colour::Blue));
         assert!((two[0].centre[0] - 4.5 / 16.0).abs() < 1e-6);
         assert!((two[0].size[1] - 5.0 / 16.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_colour_has_to_beat_the_other_colours_but_not_the_lack_of_one() {
+        // The logarithms of likelihoods are logits.
+        let seen = |orange: f32, white: f32| {
+            let mut likelihoods = [1e-6; ScorerConfig::COLOURS];
+            likelihoods[Colour::Orange as usize] = orange;
+            likelihoods[Colour::White as usize] = white;
+            likelihoods[COLOURS.len()] = 1.0 - orange - white;
+            colour(&likelihoods.map(f32::ln))
+        };
+        assert_eq!(seen(0.3, 0.1), Some(Colour::Orange));
+        assert_eq!(seen(0.3, 0.35), Some(Colour::White));
+        assert_eq!(seen(0.1, 0.15), None);
+    }
+
+    /// A network that is never wrong about a cell is never wrong about a scene: what is read of its outputs answers the
+    /// scene's own question.
+    #[test]
+    fn what_a_perfect_network_says_is_read_rightly() {
+        use crate::scorer::target::Target;
+        use crate::scorer::{Question, judge};
+        let generator = velatura_scenes::SceneGenerator::new(velatura_scenes::SceneConfig {
+            size: 64,
+            pair_share: 0.5,
+            count_share: 0.25,
+            trio_share: 0.1,
+            ..Default::default()
+        })
+        .unwrap();
+        let nouns = generator.nouns().iter().map(|x| x.to_string()).collect();
+        let config = ScorerConfig::of_all_scenes([8; 4], 8, nouns);
+        let classes = config.scene_classes();
+        for index in 0..400 {
+            let scene = generator.scene(3, index);
+            let target = Target::of(&config, &scene.truth, true);
+            let mut cells = vec![-9.0; CELLS * CELLS * config.cell_channels()];
+            for point in &target.points {
+                let [column, row] = point.cell;
+                let at = (row * CELLS + column) * config.cell_channels();
+                let cell = &mut cells[at..][..config.cell_channels()];
+                cell[0] = 9.0;
+                cell[1] = point.centre[0] - column as f32 - 0.5;
+                cell[2] = point.centre[1] - row as f32 - 0.5;
+                cell[3] = point.size[0].ln();
+                cell[4] = point.size[1].ln();
+                cell[PLACE + point.noun] = 9.0;
+                cell[PLACE + config.nouns.len() + point.colour] = 9.0;
+            }
+            let mut logits = Vec::new();
+            for (count, class) in classes.into_iter().zip(target.scene) {
+                logits.extend((0..count).map(|i| if i == class { 9.0 } else { 0.0 }));
+            }
+            let sight = Sight::read(&config, &cells, &logits);
+            let question = Question::of(&scene.truth, &scene.captions[0]);
+            for (aspect, right) in judge(&sight, &question) {
+                assert!(
+                    right,
+                    "scene {index}: {aspect:?} of {question:?} in {sight:?}"
+                );
+            }
+        }
     }
 }
