@@ -199,9 +199,9 @@ pub fn restore(dir: &Path, optimizers: &mut [Optimizer], ema: Option<&mut Ema>) 
     };
     for (named, moments) in optimizers.iter_mut().flat_map(Optimizer::moments_mut) {
         let (key, len) = (named.key(), named.len());
-        let first = read(format!("{key}#first"), len)?;
-        let second = read(format!("{key}#second"), len)?;
-        moments.set([&first, &second]);
+        let names = moments.names().iter();
+        let values = names.map(|name| read(format!("{key}#{name}"), len));
+        moments.set(&values.collect::<Result<Vec<_>>>()?);
     }
     for (named, average) in ema.into_iter().flat_map(Ema::averages_mut) {
         let values = read(format!("{}#average", named.key()), named.len())?;
@@ -233,7 +233,7 @@ mod tests {
     fn save(checkpoints: &Checkpoints, step: u64) {
         let (mut optimizer, ema) = parts();
         let (_, moments) = optimizer.moments_mut().next().unwrap();
-        moments.set([&[0.0; 2], &[0.0, step as f32]]);
+        moments.set(&[vec![0.0; 2], vec![0.0, step as f32]]);
         let components = |dir: &Path| {
             fs::create_dir(dir.join("unet"))
                 .and_then(|()| fs::write(dir.join("unet/x"), "weights"))

@@ -17,7 +17,8 @@ use serde_json::Value;
 pub use self::critics::{Discriminator, Lpips};
 pub use self::data::{Data, DataKind, Prior, Scenes, Source};
 pub use self::learning::{
-    Decay, DistanceKind, Ema, Loss, Optimizer, Reconstruction, StateKind, TimestepKind,
+    Decay, DistanceKind, Ema, Loss, Optimizer, OptimizerKind, Reconstruction, StateKind,
+    TimestepKind,
 };
 pub use self::model::{Embedding, Lora, Model, Part, PrecisionKind, TokenizerKind};
 pub use self::run::{Run, Sample};
@@ -118,8 +119,15 @@ impl Config {
     pub fn identity(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or(Value::Null);
         if let Value::Object(root) = &mut value {
-            for free in ["optimizer", "sample", "loss", "lpips"] {
+            for free in ["sample", "loss", "lpips"] {
                 root.remove(free);
+            }
+            // Another kind remembers other things of the gradients; AdamW has always been unsaid.
+            if let Some(Value::Object(optimizer)) = root.get_mut("optimizer") {
+                optimizer.retain(|key, _| key == "kind");
+                if optimizer.is_empty() {
+                    root.remove("optimizer");
+                }
             }
             if let Some(Value::Object(run)) = root.get_mut("run") {
                 run.retain(|key, _| key == "seed" || key == "batch_size");
@@ -391,6 +399,10 @@ block_out_channels = [8, 16]
         let a = parse(VAE).unwrap();
         let b = parse(&VAE.replace("steps = 10", "steps = 99\nsave_every = 7")).unwrap();
         assert_eq!(a.identity(), b.identity());
+        let muon = format!("{VAE}\n[optimizer]\nkind = \"muon\"\nlearning_rate = 1e-3");
+        let muon = parse(&muon).unwrap();
+        let (path, ..) = first_difference(&a.identity(), &muon.identity(), "").unwrap();
+        assert!(path.starts_with("optimizer"), "{path}");
         let c = parse(&VAE.replace("size = 64", "size = 32")).unwrap();
         let (path, old, new) = first_difference(&a.identity(), &c.identity(), "").unwrap();
         assert_eq!(

@@ -1,7 +1,8 @@
-//! AdamW over named parameters, clipping by the global norm, and the learning rate's course.
+//! AdamW or Muon over named parameters, clipping by the global norm, and the learning rate's course.
 
 mod eight_bit;
 mod moments;
+mod muon;
 
 use std::f64::consts::PI;
 
@@ -32,7 +33,8 @@ impl Named {
     }
 }
 
-/// The optimiser: AdamW (Loshchilov and Hutter 2019) as `torch.optim.AdamW` computes it, in f32.
+/// The optimiser: AdamW (Loshchilov and Hutter 2019) as `torch.optim.AdamW` computes it, in f32, or for matrices Muon as
+/// `torch.optim.Muon` with `match_rms_adamw` does.
 pub struct Optimizer {
     config: Config,
     /// Steps of the whole run, which the decay of the learning rate needs.
@@ -44,7 +46,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// Starts with moments of zero for a run of `steps` steps.
     pub fn new(config: &Config, steps: u64, parameters: &[Named]) -> Optimizer {
-        let zeros = |named: &Named| Moments::new(config.state, named.len());
+        let zeros = |named: &Named| Moments::new(config, named);
         let moments = parameters.iter().map(zeros).collect();
         Optimizer {
             config: config.clone(),
@@ -63,16 +65,19 @@ impl Optimizer {
         self.parameters.iter().zip(&mut self.moments)
     }
 
-    /// The moments as tensors for a checkpoint: `unet/conv_in.bias#first` and `#second`.
+    /// Bytes that the moments take.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.moments.iter().map(Moments::bytes).sum()
+    }
+
+    /// The moments as tensors for a checkpoint: `unet/conv_in.bias#first` and so on.
     pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = Vec::with_capacity(2 * self.parameters.len());
         for (named, moments) in self.parameters.iter().zip(&self.moments) {
             let shape = named.parameter.shape();
-            for (half, values) in ["first", "second"].into_iter().zip(moments.to_f32()) {
-                state.push((
-                    format!("{}#{half}", named.key()),
-                    Tensor::from_vec(values, shape),
-                ));
+            for (name, values) in moments.names().iter().zip(moments.to_f32()) {
+                let values = Tensor::from_vec(values, shape);
+                state.push((format!("{}#{name}", named.key()), values));
             }
         }
         state
@@ -142,11 +147,12 @@ impl Optimizer {
             eps: self.config.eps as f32,
             weight_decay: self.config.weight_decay as f32,
         };
+        let momentum = self.config.momentum as f32;
         for (named, moments) in self.parameters.iter().zip(&mut self.moments) {
             let Some(gradient) = gradients.get(&named.parameter) else {
                 continue;
             };
-            moments.step(&settings, step, scale as f32, &named.parameter, gradient);
+            moments.step(&settings, momentum, step, scale as f32, named, gradient);
         }
     }
 }
@@ -213,8 +219,7 @@ mod tests {
                 "{after:?}"
             );
             // Moments do remember the clipped gradient.
-            let [first, _] = optimizer.moments[0].to_f32();
-            let first = first[1];
+            let first = optimizer.moments[0].to_f32()[0][1];
             let expected = if max_grad_norm == 0.0 {
                 0.4
             } else {

@@ -92,6 +92,31 @@ fn on_a_graphics_card_it_does_too_and_may_go_on_without_one() {
 }
 
 #[test]
+fn muon_too_is_stopped_and_resumed_and_another_optimiser_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, adamw) = prepare(dir.path());
+    let muon = adamw.replace("[optimizer]", "[optimizer]\nkind = \"muon\"");
+    let go =
+        |name: &str, text: &str, resume, steps| run(&config(dir.path(), name, text), resume, steps);
+    go("whole", &muon, false, None).unwrap();
+    go("stopped", &muon, false, Some(4)).unwrap();
+    let message = go("stopped", &adamw, true, None).unwrap_err().to_string();
+    assert!(
+        message.contains("optimizer") && message.contains("muon"),
+        "{message}"
+    );
+    go("stopped", &muon, true, None).unwrap();
+    assert_eq!(
+        everything(&dir.path().join("whole")),
+        everything(&dir.path().join("stopped"))
+    );
+    // It went another way.
+    go("adamw", &adamw, false, None).unwrap();
+    let weights = |name: &str| weights(&dir.path().join(name).join("model/unet"));
+    assert!(weights("adamw") != weights("whole"));
+}
+
+#[test]
 fn a_few_pictures_are_learnt() {
     let dir = tempfile::tempdir().unwrap();
     let (_, text) = prepare(dir.path());

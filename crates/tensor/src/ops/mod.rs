@@ -6,6 +6,7 @@ mod conv_bands;
 mod elementwise;
 mod layout;
 mod linear;
+mod matmul;
 mod norm;
 mod on_gpu;
 mod resample;

@@ -163,6 +163,13 @@ impl Config {
                 format!("[optimizer] betas: expected 0 ≤ β < 1, found {beta}"),
             )?;
         }
+        ensure(
+            (0.0..1.0).contains(&optimizer.momentum),
+            format!(
+                "[optimizer] momentum: expected 0 ≤ momentum < 1, found {}",
+                optimizer.momentum
+            ),
+        )?;
         for (value, name) in [
             (optimizer.weight_decay, "weight_decay"),
             (optimizer.max_grad_norm, "max_grad_norm"),

@@ -78,6 +78,9 @@ pub enum TimestepKind {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
+    /// AdamW, or Muon.
+    #[serde(skip_serializing_if = "OptimizerKind::is_default")]
+    pub kind: OptimizerKind,
     /// The rate after the warm-up.
     pub learning_rate: f64,
     /// AdamW's β₁ and β₂.
@@ -96,6 +99,9 @@ pub struct Optimizer {
     pub max_grad_norm: f64,
     /// How AdamW's two moments are kept.
     pub state: StateKind,
+    /// How much of Muon's running mean of the gradients stays from step to step.
+    #[serde(skip_serializing_if = "is_usual_momentum")]
+    pub momentum: f64,
 }
 
 impl Default for Optimizer {
@@ -110,7 +116,35 @@ impl Default for Optimizer {
             final_fraction: 0.0,
             max_grad_norm: 1.0,
             state: StateKind::F32,
+            kind: OptimizerKind::AdamW,
+            momentum: MOMENTUM,
         }
+    }
+}
+
+/// What Muon's authors use.
+const MOMENTUM: f64 = 0.95;
+
+fn is_usual_momentum(momentum: &f64) -> bool {
+    *momentum == MOMENTUM
+}
+
+/// How weights follow their gradients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Each weight by the mean and the size of its own gradients (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    #[default]
+    AdamW,
+    /// Each matrix as a whole, in all directions alike (Jordan et al. 2024, kellerjordan.github.io/posts/muon), with steps as
+    /// long as AdamW's and its learning rate (Liu et al. 2025, arXiv:2502.16982); what is no matrix between hidden layers
+    /// by AdamW.
+    Muon,
+}
+
+impl OptimizerKind {
+    fn is_default(&self) -> bool {
+        *self == OptimizerKind::AdamW
     }
 }
 

@@ -8,7 +8,7 @@ use velatura::checkpoint::{Component, FloatType};
 
 use super::measure::Measured;
 use super::trial::Pictures;
-use crate::config::{Config, Part, PrecisionKind, StateKind};
+use crate::config::{Config, OptimizerKind, Part, PrecisionKind, StateKind};
 use crate::error::Result;
 use crate::models::component_dir;
 use crate::optimizer::Optimizer;
@@ -138,10 +138,12 @@ pub(super) fn memory(config: &Config, parts: &[PartSize], optimizers: &[Optimize
         PrecisionKind::F32 => ("f32", 4),
         PrecisionKind::Bf16 => ("bf16", 2),
     };
-    let (state, each) = match config.optimizer.state {
-        StateKind::F32 => ("f32", 8),
-        StateKind::EightBit => ("8 bits", 2),
+    let state = match (config.optimizer.kind, config.optimizer.state) {
+        (OptimizerKind::Muon, _) => "momentum of matrices, moments of the rest",
+        (OptimizerKind::AdamW, StateKind::F32) => "two moments in f32",
+        (OptimizerKind::AdamW, StateKind::EightBit) => "two moments in 8 bits",
     };
+    let moments = optimizers.iter().map(Optimizer::state_bytes).sum();
     let computed = |what: String, bytes: usize| Amount::new(what, bytes as f64, How::Computed);
     let mut memory = vec![
         computed("weights, f32".into(), 4 * all),
@@ -150,7 +152,7 @@ pub(super) fn memory(config: &Config, parts: &[PartSize], optimizers: &[Optimize
             2 * product * passed,
         ),
         computed("gradients".into(), 4 * trained),
-        computed(format!("optimiser, two moments in {state}"), each * trained),
+        computed(format!("optimiser, {state}"), moments),
     ];
     if config.ema.decay > 0.0 {
         // Only what is taken away is averaged, which the first optimiser has.

@@ -1,0 +1,78 @@
+//! Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon):
+//! a weight matrix goes along its momentum after all of that one's singular values have been made about 1, so that
+//! directions in which gradients are seldom large are learnt as well as those in which they always are.
+
+use velatura_kernels::optimizer::AdamW;
+use velatura_tensor::tape::no_grad;
+use velatura_tensor::{Parameter, Precision, Tensor, sums_of_squares};
+
+use super::Named;
+
+/// Coefficients of the polynomial a·s + b·s³ + c·s⁵, which takes singular values in (0, 1] to about 1 when it is
+/// applied [`ITERATIONS`] times (Jordan et al., "Newton-Schulz iteration").
+const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
+const ITERATIONS: usize = 5;
+/// As in PyTorch: a momentum of nothing stays nothing.
+const EPS: f64 = 1e-7;
+/// With this times the square root of the larger side, a step is as long as AdamW's and takes the same learning rate
+/// and weight decay (Liu et al. 2025, arXiv:2502.16982, equation 4).
+const ADAMW_RMS: f32 = 0.2;
+
+/// Whether a parameter is a matrix between two hidden layers. A convolution's weight is one with a row for each output
+/// channel. Embedding tables, the first and the last layer, biases and norms are left to AdamW.
+pub(super) fn takes(named: &Named) -> bool {
+    let name = named.parameter.name();
+    let at_the_ends = ["conv_in.", "conv_out."]
+        .iter()
+        .any(|layer| name.starts_with(layer) || name.contains(&format!(".{layer}")));
+    named.parameter.shape().len() >= 2 && !name.contains("embedding") && !at_the_ends
+}
+
+/// One step of a parameter whose gradients' running mean, `[O, I]` as a matrix, is `mean`; the gradient counts `scale`
+/// times.
+pub(super) fn step(
+    options: &AdamW,
+    momentum: f32,
+    scale: f32,
+    parameter: &Parameter,
+    gradient: &Tensor,
+    mean: &mut Tensor,
+) {
+    no_grad(|| {
+        let new = gradient
+            .reshape(mean.shape())
+            .scale(scale * (1.0 - momentum));
+        *mean = mean.scale(momentum).add(&new);
+        // Nesterov's: the mean as it would be if the next gradient were as this one.
+        let direction = orthogonal(&mean.scale(momentum).add(&new));
+        let longer = mean.dim(0).max(mean.dim(1)) as f32;
+        let rate = options.learning_rate * ADAMW_RMS * longer.sqrt();
+        let kept = 1.0 - options.learning_rate * options.weight_decay;
+        let step = direction.reshape(parameter.shape()).scale(rate);
+        parameter.set(parameter.value().scale(kept).sub(&step));
+    });
+}
+
+/// U·Vᵀ of x = U·S·Vᵀ, but for singular values that are anything between 0.7 and 1.2.
+fn orthogonal(x: &Tensor) -> Tensor {
+    // Factors of bf16 are what the iteration is made for.
+    let precision = Precision::Bf16;
+    let wide = x.dim(0) < x.dim(1);
+    let [a, b, c] = COEFFICIENTS;
+    let norm = sums_of_squares(&[x])[0].sqrt().max(EPS);
+    let mut x = x.scale((1.0 / norm) as f32);
+    for _ in 0..ITERATIONS {
+        let gram = match wide {
+            true => x.times_transposed(&x, precision),
+            false => x.transposed_times(&x, precision),
+        };
+        let square = gram.times_transposed(&gram, precision);
+        let change = gram.scale(b).add(&square.scale(c));
+        let changed = match wide {
+            true => change.transposed_times(&x, precision),
+            false => x.times_transposed(&change, precision),
+        };
+        x = x.scale(a).add(&changed);
+    }
+    x
+}
