@@ -119,15 +119,15 @@ impl Config {
     pub fn identity(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or(Value::Null);
         if let Value::Object(root) = &mut value {
-            for free in ["sample", "loss", "lpips"] {
-                root.remove(free);
-            }
             // Another kind remembers other things of the gradients; AdamW has always been unsaid.
             if let Some(Value::Object(optimizer)) = root.get_mut("optimizer") {
                 optimizer.retain(|key, _| key == "kind");
                 if optimizer.is_empty() {
                     root.remove("optimizer");
                 }
+            }
+            for free in ["sample", "loss", "lpips"] {
+                root.remove(free);
             }
             if let Some(Value::Object(run)) = root.get_mut("run") {
                 run.retain(|key, _| key == "seed" || key == "batch_size");

@@ -147,13 +147,22 @@ impl Optimizer {
             eps: self.config.eps as f32,
             weight_decay: self.config.weight_decay as f32,
         };
-        let momentum = self.config.momentum as f32;
+        let (momentum, scale) = (self.config.momentum as f32, scale as f32);
+        let mut moves = Vec::new();
         for (named, moments) in self.parameters.iter().zip(&mut self.moments) {
             let Some(gradient) = gradients.get(&named.parameter) else {
                 continue;
             };
-            moments.step(&settings, momentum, step, scale as f32, named, gradient);
+            let parameter = &named.parameter;
+            match moments {
+                Moments::Momentum(mean) => {
+                    let direction = muon::direction(momentum, scale, gradient, mean);
+                    moves.push((parameter, direction));
+                }
+                moments => moments.adamw(&settings, step, scale, parameter, gradient),
+            }
         }
+        muon::step(&settings, &moves);
     }
 }
 

@@ -1,6 +1,7 @@
-//! Products of two matrices that both change, off the tape: what an optimiser needs.
+//! Sums and products off the tape, of matrices that all change: what an optimiser needs.
 
-use velatura_gpu::{Gpu, matmul as gpu};
+use velatura_gpu::{Gpu, elementwise, matmul as gpu};
+use velatura_kernels::elementwise as kernel;
 use velatura_kernels::gemm::{Epilogue, PackedMatrix, Precision, matmul_packed, weight_gradient};
 
 use crate::Tensor;
@@ -37,6 +38,22 @@ impl Tensor {
         Tensor::computed(&[m, n], on_gpu, |out| {
             weight_gradient((k, m, n), self.as_slice(), other.as_slice(), out, precision);
         })
+    }
+
+    /// a · self + b · other, of one shape.
+    ///
+    /// # Panics
+    /// When the shapes are others.
+    pub fn combined(&self, a: f32, other: &Tensor, b: f32) -> Tensor {
+        assert_eq!(self.shape(), other.shape(), "a sum of two shapes");
+        Tensor::computed(
+            self.shape(),
+            |on| elementwise::combine(a, self.memory(on), b, other.memory(on)),
+            |out| {
+                kernel::scale(self.as_slice(), a, out);
+                kernel::axpy(b, other.as_slice(), out);
+            },
+        )
     }
 
     fn matrix_shape(&self) -> [usize; 2] {

@@ -1,7 +1,7 @@
 //! What the optimiser remembers of one parameter: AdamW's two moments, as f32 or in eight bits each, or Muon's momentum.
 
 use velatura_kernels::optimizer::{AdamW, adamw};
-use velatura_tensor::Tensor;
+use velatura_tensor::{Parameter, Tensor};
 
 use super::eight_bit::{BLOCK, Code, Quantised};
 use super::{Named, muon};
@@ -40,18 +40,18 @@ impl Moments {
         }
     }
 
-    /// Applies step `step` to `named`, whose moments these are; the gradient counts `scale` times. Muon takes learning rate
-    /// and weight decay from AdamW's options, and `momentum`.
-    pub fn step(
+    /// Applies step `step` of AdamW to `parameter`, whose moments these are; the gradient counts `scale` times.
+    ///
+    /// # Panics
+    /// When they are Muon's.
+    pub fn adamw(
         &mut self,
         options: &AdamW,
-        momentum: f32,
         step: u64,
         scale: f32,
-        named: &Named,
+        parameter: &Parameter,
         gradient: &Tensor,
     ) {
-        let parameter = &named.parameter;
         match self {
             Moments::Full { first, second } => {
                 parameter.adamw(options, step, scale, gradient, first, second);
@@ -70,9 +70,7 @@ impl Moments {
                     second.write(start, v);
                 }
             }),
-            Moments::Momentum(mean) => {
-                muon::step(options, momentum, scale, parameter, gradient, mean);
-            }
+            Moments::Momentum(_) => panic!("a step of AdamW for a parameter of Muon's"),
         }
     }
 

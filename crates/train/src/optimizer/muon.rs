@@ -3,7 +3,6 @@
 //! directions in which gradients are seldom large are learnt as well as those in which they always are.
 
 use velatura_kernels::optimizer::AdamW;
-use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Precision, Tensor, sums_of_squares};
 
 use super::Named;
@@ -28,51 +27,49 @@ pub(super) fn takes(named: &Named) -> bool {
     named.parameter.shape().len() >= 2 && !name.contains("embedding") && !at_the_ends
 }
 
-/// One step of a parameter whose gradients' running mean, `[O, I]` as a matrix, is `mean`; the gradient counts `scale`
-/// times.
-pub(super) fn step(
-    options: &AdamW,
-    momentum: f32,
-    scale: f32,
-    parameter: &Parameter,
-    gradient: &Tensor,
-    mean: &mut Tensor,
-) {
-    no_grad(|| {
-        let new = gradient
-            .reshape(mean.shape())
-            .scale(scale * (1.0 - momentum));
-        *mean = mean.scale(momentum).add(&new);
-        // Nesterov's: the mean as it would be if the next gradient were as this one.
-        let direction = orthogonal(&mean.scale(momentum).add(&new));
-        let longer = mean.dim(0).max(mean.dim(1)) as f32;
-        let rate = options.learning_rate * ADAMW_RMS * longer.sqrt();
-        let kept = 1.0 - options.learning_rate * options.weight_decay;
-        let step = direction.reshape(parameter.shape()).scale(rate);
-        parameter.set(parameter.value().scale(kept).sub(&step));
-    });
+/// Takes a gradient, which counts `scale` times, into the running mean of a parameter's gradients, and says where to go:
+/// Nesterov's direction, the mean as it would be if the next gradient were as this one.
+pub(super) fn direction(momentum: f32, scale: f32, gradient: &Tensor, mean: &mut Tensor) -> Tensor {
+    let gradient = gradient.reshape(mean.shape());
+    let share = scale * (1.0 - momentum);
+    *mean = mean.combined(momentum, &gradient, share);
+    mean.combined(momentum, &gradient, share)
 }
 
-/// U·Vᵀ of x = U·S·Vᵀ, but for singular values that are anything between 0.7 and 1.2.
+/// Moves parameters along their directions, `[O, I]` each. Learning rate and weight decay are AdamW's.
+pub(super) fn step(options: &AdamW, moves: &[(&Parameter, Tensor)]) {
+    let directions: Vec<&Tensor> = moves.iter().map(|(_, direction)| direction).collect();
+    // Of all at once: a card is waited for here.
+    let sizes = sums_of_squares(&directions);
+    for ((parameter, direction), size) in moves.iter().zip(sizes) {
+        let direction = orthogonal(&direction.scale((1.0 / size.sqrt().max(EPS)) as f32));
+        let longer = direction.dim(0).max(direction.dim(1)) as f32;
+        let rate = options.learning_rate * ADAMW_RMS * longer.sqrt();
+        let kept = 1.0 - options.learning_rate * options.weight_decay;
+        let direction = direction.reshape(parameter.shape());
+        parameter.set(parameter.value().combined(kept, &direction, -rate));
+    }
+}
+
+/// U·Vᵀ of x = U·S·Vᵀ, of norm 1, but for singular values that are anything between 0.7 and 1.2.
 fn orthogonal(x: &Tensor) -> Tensor {
     // Factors of bf16 are what the iteration is made for.
     let precision = Precision::Bf16;
     let wide = x.dim(0) < x.dim(1);
     let [a, b, c] = COEFFICIENTS;
-    let norm = sums_of_squares(&[x])[0].sqrt().max(EPS);
-    let mut x = x.scale((1.0 / norm) as f32);
+    let mut x = x.clone();
     for _ in 0..ITERATIONS {
         let gram = match wide {
             true => x.times_transposed(&x, precision),
             false => x.transposed_times(&x, precision),
         };
         let square = gram.times_transposed(&gram, precision);
-        let change = gram.scale(b).add(&square.scale(c));
+        let change = gram.combined(b, &square, c);
         let changed = match wide {
             true => change.transposed_times(&x, precision),
             false => x.times_transposed(&change, precision),
         };
-        x = x.scale(a).add(&changed);
+        x = x.combined(a, &changed, 1.0);
     }
     x
 }
