@@ -117,6 +117,26 @@ pub fn linear_weight_gradient(
     dw
 }
 
+/// C `[batch, m, n]` = A · B, each of A's matrices with its own of B's; `transposed` ones lie in memory as `[k, m]` and
+/// `[n, k]`.
+pub fn products(
+    batch: usize,
+    [m, n, k]: [usize; 3],
+    transposed: [bool; 2],
+    [a, b]: [&Memory; 2],
+    precision: Precision,
+) -> Memory {
+    let gpu = a.gpu();
+    let out = gpu.allocate(batch * m * n);
+    let product = Product {
+        batch,
+        strides: [m * k, k * n, m * n],
+        ..Product::new([m, n, k], transposed, precision)
+    };
+    gpu.multiply(&product, a.all(), b.all(), out.all());
+    out
+}
+
 /// The gradient of a bias: the sum over the rows of dy `[rows, C]`.
 pub fn bias_gradient(dy: &Memory, rows: usize, channels: usize) -> Memory {
     sum_rows(dy, rows, channels)

@@ -162,7 +162,7 @@ impl Optimizer {
                 moments => moments.adamw(&settings, step, scale, parameter, gradient),
             }
         }
-        muon::step(&settings, &moves);
+        muon::step(&settings, moves);
     }
 }
 

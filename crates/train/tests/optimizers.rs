@@ -26,14 +26,20 @@ fn follow_muon() {
     let starts = file.names().filter(|name| name.ends_with(".start"));
     let names: Vec<&str> = starts.map(|name| name.trim_end_matches(".start")).collect();
     assert!(!names.is_empty(), "{} is empty", file.path().display());
-    for name in names {
-        let read = |what: &str| tensor(&file, &format!("{name}.{what}"));
-        let [start, gradients, end, exact] = ["start", "gradients", "end", "exact"].map(read);
-        let here = steps(&start, &gradients);
+    let read = |what: &str| -> Vec<Tensor> {
+        let names = names.iter();
+        names
+            .map(|name| tensor(&file, &format!("{name}.{what}")))
+            .collect()
+    };
+    let starts = read("start");
+    let here = steps(&starts, &read("gradients"));
+    let (ends, exact) = (read("end"), read("exact"));
+    for (i, name) in names.iter().enumerate() {
         // How far it has gone, which is what is compared.
-        let way = |end: &Tensor| end.sub(&start).to_vec();
-        let theirs = distance(&way(&end), &way(&exact));
-        let ours = distance(&way(&here), &way(&exact));
+        let way = |end: &Tensor| end.sub(&starts[i]).to_vec();
+        let theirs = distance(&way(&ends[i]), &way(&exact[i]));
+        let ours = distance(&way(&here[i]), &way(&exact[i]));
         // Both round to bf16 in every iteration, in places of their own.
         assert!(
             ours <= 2.0 * theirs,
@@ -44,12 +50,13 @@ fn follow_muon() {
     }
 }
 
-/// The parameter after a step for each of the gradients.
-fn steps(start: &Tensor, gradients: &Tensor) -> Tensor {
-    let named = Named {
+/// The parameters after a step for each of the gradients.
+fn steps(starts: &[Tensor], gradients: &[Tensor]) -> Vec<Tensor> {
+    let named = |start: &Tensor| Named {
         component: "unet",
         parameter: Parameter::new("mid_block.weight", start.clone()),
     };
+    let parameters: Vec<Named> = starts.iter().map(named).collect();
     let settings = Settings {
         kind: OptimizerKind::Muon,
         learning_rate: 0.01,
@@ -57,15 +64,21 @@ fn steps(start: &Tensor, gradients: &Tensor) -> Tensor {
         max_grad_norm: 0.0,
         ..Settings::default()
     };
-    let count = gradients.dim(0);
-    let mut optimizer = Optimizer::new(&settings, count as u64, std::slice::from_ref(&named));
+    let count = gradients[0].dim(0);
+    let mut optimizer = Optimizer::new(&settings, count as u64, &parameters);
     for step in 0..count {
-        let gradient = gradients.narrow_batch(step, 1).reshape(start.shape());
-        let gradients = named.parameter.value().mul(&gradient).sum().backward();
+        let losses = parameters.iter().zip(gradients).map(|(named, gradients)| {
+            let value = named.parameter.value();
+            let gradient = gradients.narrow_batch(step, 1).reshape(value.shape());
+            value.mul(&gradient).sum()
+        });
+        let loss = losses.reduce(|sum, loss| sum.add(&loss)).unwrap();
+        let gradients = loss.backward();
         let norm = optimizer.gradient_norm(&gradients);
         optimizer.step(step as u64 + 1, &gradients, norm);
     }
-    named.parameter.value().detach()
+    let ends = parameters.iter().map(|named| named.parameter.value());
+    ends.map(|value| value.detach()).collect()
 }
 
 /// What is no matrix between hidden layers takes AdamW's steps.

@@ -7,36 +7,44 @@ use velatura_kernels::gemm::{Epilogue, PackedMatrix, Precision, matmul_packed, w
 use crate::Tensor;
 
 impl Tensor {
-    /// A `[M, K]` · B `[N, K]` transposed: `[M, N]`.
+    /// A `[G, M, K]` · B `[G, N, K]` transposed, each of the one with its own of the other: `[G, M, N]`.
     ///
     /// # Panics
     /// When the shapes are others.
     pub fn times_transposed(&self, other: &Tensor, precision: Precision) -> Tensor {
-        let ([m, k], [n, other_k]) = (self.matrix_shape(), other.matrix_shape());
-        assert_eq!(k, other_k, "{:?} · {:?}ᵀ", self.shape(), other.shape());
+        let ([batch, m, k], [_, n, _]) = (self.matrices(), other.matrices());
+        assert_eq!(other.shape(), [batch, n, k], "{:?} · Bᵀ", self.shape());
         let on_gpu = |on: &Gpu| {
             let (a, b) = (self.memory(on), other.memory(on));
-            gpu::linear([m, k, n], a, b, None, None, precision)
+            gpu::products(batch, [m, n, k], [false, true], [a, b], precision)
         };
-        Tensor::computed(&[m, n], on_gpu, |out| {
-            let packed = PackedMatrix::from_rows(other.as_slice(), n, k, precision);
-            matmul_packed(m, self.as_slice(), &packed, out, &Epilogue::default());
+        Tensor::computed(&[batch, m, n], on_gpu, |out| {
+            let (a, b) = (self.as_slice(), other.as_slice());
+            let factors = a.chunks_exact(m * k).zip(b.chunks_exact(n * k));
+            for ((a, b), out) in factors.zip(out.chunks_exact_mut(m * n)) {
+                let b = PackedMatrix::from_rows(b, n, k, precision);
+                matmul_packed(m, a, &b, out, &Epilogue::default());
+            }
         })
     }
 
-    /// A `[K, M]` transposed · B `[K, N]`: `[M, N]`.
+    /// A `[G, K, M]` transposed · B `[G, K, N]`, each of the one with its own of the other: `[G, M, N]`.
     ///
     /// # Panics
     /// When the shapes are others.
     pub fn transposed_times(&self, other: &Tensor, precision: Precision) -> Tensor {
-        let ([k, m], [other_k, n]) = (self.matrix_shape(), other.matrix_shape());
-        assert_eq!(k, other_k, "{:?}ᵀ · {:?}", self.shape(), other.shape());
+        let ([batch, k, m], [_, _, n]) = (self.matrices(), other.matrices());
+        assert_eq!(other.shape(), [batch, k, n], "{:?}ᵀ · B", self.shape());
         let on_gpu = |on: &Gpu| {
             let (a, b) = (self.memory(on), other.memory(on));
-            gpu::linear_weight_gradient([k, n, m], a, b, precision)
+            gpu::products(batch, [m, n, k], [true, false], [a, b], precision)
         };
-        Tensor::computed(&[m, n], on_gpu, |out| {
-            weight_gradient((k, m, n), self.as_slice(), other.as_slice(), out, precision);
+        Tensor::computed(&[batch, m, n], on_gpu, |out| {
+            let (a, b) = (self.as_slice(), other.as_slice());
+            let factors = a.chunks_exact(k * m).zip(b.chunks_exact(k * n));
+            for ((a, b), out) in factors.zip(out.chunks_exact_mut(m * n)) {
+                weight_gradient((k, m, n), a, b, out, precision);
+            }
         })
     }
 
@@ -56,10 +64,10 @@ impl Tensor {
         )
     }
 
-    fn matrix_shape(&self) -> [usize; 2] {
+    fn matrices(&self) -> [usize; 3] {
         match *self.shape() {
-            [rows, columns] => [rows, columns],
-            _ => panic!("expected a matrix, found a tensor of {:?}", self.shape()),
+            [batch, rows, columns] => [batch, rows, columns],
+            _ => panic!("expected matrices, found a tensor of {:?}", self.shape()),
         }
     }
 }

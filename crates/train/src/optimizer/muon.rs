@@ -2,6 +2,8 @@
 //! a weight matrix goes along its momentum after all of that one's singular values have been made about 1, so that
 //! directions in which gradients are seldom large are learnt as well as those in which they always are.
 
+use std::collections::BTreeMap;
+
 use velatura_kernels::optimizer::AdamW;
 use velatura_tensor::{Parameter, Precision, Tensor, sums_of_squares};
 
@@ -37,25 +39,39 @@ pub(super) fn direction(momentum: f32, scale: f32, gradient: &Tensor, mean: &mut
 }
 
 /// Moves parameters along their directions, `[O, I]` each. Learning rate and weight decay are AdamW's.
-pub(super) fn step(options: &AdamW, moves: &[(&Parameter, Tensor)]) {
-    let directions: Vec<&Tensor> = moves.iter().map(|(_, direction)| direction).collect();
-    // Of all at once: a card is waited for here.
-    let sizes = sums_of_squares(&directions);
-    for ((parameter, direction), size) in moves.iter().zip(sizes) {
-        let direction = orthogonal(&direction.scale((1.0 / size.sqrt().max(EPS)) as f32));
-        let longer = direction.dim(0).max(direction.dim(1)) as f32;
-        let rate = options.learning_rate * ADAMW_RMS * longer.sqrt();
+///
+/// Those of one shape go together, because a card takes less time for their products than for saying each of them.
+pub(super) fn step(options: &AdamW, moves: Vec<(&Parameter, Tensor)>) {
+    let mut by_shape: BTreeMap<[usize; 2], Vec<(&Parameter, Tensor)>> = BTreeMap::new();
+    for (parameter, direction) in moves {
+        let shape = [direction.dim(0), direction.dim(1)];
+        by_shape
+            .entry(shape)
+            .or_default()
+            .push((parameter, direction));
+    }
+    for ([rows, columns], moves) in by_shape {
+        let directions: Vec<&Tensor> = moves.iter().map(|(_, direction)| direction).collect();
+        let norms = sums_of_squares(&directions).into_iter().map(f64::sqrt);
+        let factors: Vec<f32> = norms.map(|norm| (1.0 / norm.max(EPS)) as f32).collect();
+        let directions = Tensor::concat_batch(&directions)
+            .reshape(&[moves.len(), rows, columns])
+            .scale_samples(&factors);
+        let directions = orthogonal(&directions);
+        let rate = options.learning_rate * ADAMW_RMS * (rows.max(columns) as f32).sqrt();
         let kept = 1.0 - options.learning_rate * options.weight_decay;
-        let direction = direction.reshape(parameter.shape());
-        parameter.set(parameter.value().combined(kept, &direction, -rate));
+        for (index, (parameter, _)) in moves.iter().enumerate() {
+            let direction = directions.narrow_batch(index, 1).reshape(parameter.shape());
+            parameter.set(parameter.value().combined(kept, &direction, -rate));
+        }
     }
 }
 
-/// U·Vᵀ of x = U·S·Vᵀ, of norm 1, but for singular values that are anything between 0.7 and 1.2.
+/// U·Vᵀ of each x = U·S·Vᵀ of `[G, O, I]`, of norm 1, but for singular values that are anything between 0.7 and 1.2.
 fn orthogonal(x: &Tensor) -> Tensor {
     // Factors of bf16 are what the iteration is made for.
     let precision = Precision::Bf16;
-    let wide = x.dim(0) < x.dim(1);
+    let wide = x.dim(1) < x.dim(2);
     let [a, b, c] = COEFFICIENTS;
     let mut x = x.clone();
     for _ in 0..ITERATIONS {
