@@ -16,8 +16,8 @@ use velatura_train::evaluate::distance::Features;
 use velatura_train::evaluate::features::Network;
 use velatura_train::evaluate::inception::Inception;
 use velatura_train::evaluate::{
-    self, PromptsOptions, Verdict, distance, features, prompts, reconstruction, scenes_of,
-    write_html,
+    self, PromptsOptions, Verdict, distance, features, prompts, reconstruction, scenes_known_to,
+    scenes_of, write_html,
 };
 use velatura_train::scorer::Scorer;
 
@@ -158,8 +158,12 @@ fn vae(args: &VaeArgs) -> Result<()> {
 }
 
 fn fidelity(args: &PromptsArgs) -> Result<()> {
+    let scorer = scorer(args.scorer.as_deref())?;
     let options = PromptsOptions {
-        scenes: drawn(args.config.as_deref())?,
+        scenes: match &args.config {
+            Some(file) => scenes_of(file)?,
+            None => scenes_known_to(&scorer),
+        },
         prompts: args.prompts as usize,
         seeds: args.seeds.into(),
         proof: args.proof as usize,
@@ -167,7 +171,6 @@ fn fidelity(args: &PromptsArgs) -> Result<()> {
         steps: args.steps,
         guidance: args.guidance,
     };
-    let scorer = scorer(args.scorer.as_deref())?;
     let pipeline = model::open(&args.model)?.load(model::precision(&args.model)?)?;
     let mut stages = Stages::new();
     let mut report = |what, done, of| stages.tell(what, done, of);

@@ -72,6 +72,23 @@ fn every_question_is_answered() {
     assert_eq!(report["seen"]["all"]["of"], 2);
     assert_eq!(report["proof"]["drawings"]["setting"]["of"], 4);
 
+    // Without a config only that is asked for which the scorer knows; the embedded one is older than some scenes.
+    let embedded = [
+        "evaluate",
+        "prompts",
+        "--prompts",
+        "1",
+        "--seeds",
+        "1",
+        "--proof",
+        "2",
+        "--steps",
+        "1",
+        "--json",
+    ];
+    let report = bench.run(&embedded).json();
+    assert_eq!(report["verdicts"].as_array().unwrap().len(), 1, "{report}");
+
     for (folder, seed) in [("a", "1"), ("b", "2")] {
         let said = bench.run(&[
             "scenes", "render", "--count", "4", "--seed", seed, "--size", "64", "--out", folder,

@@ -70,7 +70,7 @@ pub struct VaeArgs {
 pub struct PromptsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Ask only for what the scenes of this training config show [default: for all that scenes can show]
+    /// Ask only for what the scenes of this training config show [default: for all that the scorer knows]
     #[arg(long, value_name = "CONFIG.toml")]
     pub config: Option<PathBuf>,
     /// How many prompts, half of them with combinations that are held out

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use image::RgbImage;
+use velatura_scenes::{Setting, Time, Weather};
 
 use super::proof::SEED;
 use crate::config::{Config, DataKind, Source};
 use crate::dataset::scene_generator;
 use crate::error::{Error, Result};
+use crate::scorer::Scorer;
 
 /// The scenes that a training config shows, so that only what a model has learnt is asked for.
 ///
@@ -21,6 +23,20 @@ pub fn scenes_of(file: &Path) -> Result<Source> {
         let message = "[data] kind: expected \"scenes\", by which can be judged; found none";
         Error::config(file, message)
     })
+}
+
+/// The scenes of which a scorer knows everything: older ones may not know what scenes show today.
+pub fn scenes_known_to(scorer: &Scorer) -> Source {
+    fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Option<Vec<String>> {
+        Some(all.iter().map(|&one| name(one).to_owned()).collect())
+    }
+    let known = scorer.config();
+    let mut source = Source::new(DataKind::Scenes);
+    source.scenes.nouns = Some(known.nouns.clone());
+    source.scenes.settings = names(&known.settings, Setting::name);
+    source.scenes.times = names(&known.times, Time::name);
+    source.scenes.weathers = names(&known.weathers, Weather::name);
+    source
 }
 
 /// Scenes like those of `source`, `size` pixels a side, that no model has learnt from, by number.
