@@ -2,6 +2,7 @@
 
 mod check;
 mod check_data;
+mod check_tables;
 mod critics;
 mod data;
 mod learning;
@@ -186,6 +187,82 @@ pub(crate) fn first_difference(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const UNET: &str = r#"
+[run]
+dir = "runs/x"
+steps = 10
+batch_size = 2
+[data]
+kind = "folder"
+path = "pictures"
+size = 64
+[model]
+part = "unet"
+vae = "vae"
+[unet]
+in_channels = 4
+out_channels = 4
+block_out_channels = [32, 64]
+down_block_types = ["CrossAttnDownBlock2D", "DownBlock2D"]
+up_block_types = ["UpBlock2D", "CrossAttnUpBlock2D"]
+layers_per_block = 1
+attention_head_dim = 4
+cross_attention_dim = 32
+norm_num_groups = 8
+[text_encoder]
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 1
+num_attention_heads = 2
+[scheduler]
+prediction_type = "v_prediction"
+timestep_spacing = "trailing"
+use_karras_sigmas = true
+"#;
+
+    #[test]
+    fn slips_of_the_pen_in_the_models_tables_are_told() {
+        parse(UNET).unwrap();
+        for (from, to, expected) in [
+            (
+                "norm_num_groups",
+                "norm_num_group",
+                "[unet] norm_num_group: unknown field",
+            ),
+            (
+                "[scheduler]",
+                "layer_norm_epsilon = 1e-5\n[scheduler]",
+                "[text_encoder] layer_norm_epsilon",
+            ),
+            (
+                "prediction_type",
+                "prediction_typ",
+                "[scheduler] prediction_typ: unknown field",
+            ),
+        ] {
+            let message = parse(&UNET.replace(from, to)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+            let field = from.trim_matches(['[', ']']);
+            assert!(
+                field == "scheduler" || message.contains(&format!(" {field}")),
+                "{message}"
+            );
+        }
+        let vae = VAE.replace(
+            "[8, 16]",
+            "[8, 16]\nin_channels = 3\nout_channels = 3\nlatent_channels = 4\n\
+            layers_per_block = 1\nnorm_num_groups = 4\nscaling = 1.0\n\
+            down_block_types = [\"DownEncoderBlock2D\", \"DownEncoderBlock2D\"]\n\
+            up_block_types = [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\"]",
+        );
+        let message = parse(&vae).unwrap_err().to_string();
+        assert!(
+            message.contains("[vae] scaling: unknown field"),
+            "{message}"
+        );
+        parse(&vae.replace("scaling =", "scaling_factor =")).unwrap();
+    }
 
     const VAE: &str = r#"
 [run]
