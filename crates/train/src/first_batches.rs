@@ -1,15 +1,16 @@
 //! What the first steps of a run are fed, as a picture, for a person to look at before the night is over: cut, mirrored
 //! and, of latents, decoded again.
 
-use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use image::RgbImage;
+use velatura::checkpoint::write_atomically;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::inspection::Inspection;
 use crate::objective::Objective;
-use crate::picture::{grid, stacked};
+use crate::picture::{grid, stacked, write_png};
 
 /// The picture, a row or more for each step.
 pub(crate) const SHEET: &str = "first-batches.png";
@@ -48,13 +49,10 @@ pub(crate) fn write<O: Objective>(objective: &O, run: &Path, steps: u64) -> Resu
             break;
         }
     }
-    let sheet = run.join(SHEET);
-    stacked(&rows)
-        .save(&sheet)
-        .map_err(|error| Error::run(&sheet, format!("cannot write the picture: {error}")))?;
+    write_png(&stacked(&rows), &run.join(SHEET))?;
     if !lines.is_empty() {
-        let path = run.join(CAPTIONS);
-        fs::write(&path, lines.join("\n") + "\n").map_err(Error::io("write", &path))?;
+        let text = lines.join("\n") + "\n";
+        write_atomically(&run.join(CAPTIONS), |out| out.write_all(text.as_bytes()))?;
     }
     Ok(true)
 }

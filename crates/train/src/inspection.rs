@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use velatura_tensor::Tensor;
 
 use crate::error::{Error, Result};
-use crate::picture::grid;
+use crate::picture::{grid, write_png};
 
 /// Pictures in a row of `batch.png`.
 const COLUMNS: usize = 8;
@@ -60,10 +60,7 @@ impl Inspection {
             fs::write(&path, self.texts.join("\n") + "\n").map_err(Error::io("write", &path))?;
         }
         if !self.pictures.is_empty() {
-            let path = dir.join("batch.png");
-            grid(&self.pictures, COLUMNS)
-                .save(&path)
-                .map_err(|error| Error::run(&path, error.to_string()))?;
+            write_png(&grid(&self.pictures, COLUMNS), &dir.join("batch.png"))?;
         }
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! One picture: decode, bring to its shape, to numbers.
 
-use std::io::{BufRead, Cursor, Seek};
+use std::io::{BufRead, Cursor, Seek, Write};
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use velatura::checkpoint::write_atomically;
 use velatura_tensor::Tensor;
+
+use crate::error::{Error, Result};
 
 /// File name endings that count as pictures.
 pub const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
@@ -170,6 +173,20 @@ pub fn pictures_of(pixels: &Tensor, most: usize) -> Vec<RgbImage> {
     each.take(most)
         .filter_map(|pixels| to_rgb(pixels, width as u32, height as u32))
         .collect()
+}
+
+/// Writes a PNG file, whole or not at all, and returns its bytes.
+///
+/// # Errors
+/// The place is not writable, or the disk is full.
+pub fn write_png(picture: &RgbImage, path: &Path) -> Result<Vec<u8>> {
+    let mut png = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(|error| Error::run(path, format!("cannot make the picture: {error}")))?;
+    let png = png.into_inner();
+    write_atomically(path, |out| out.write_all(&png))?;
+    Ok(png)
 }
 
 /// Pictures of one size side by side, `columns` a row, two white pixels between them.

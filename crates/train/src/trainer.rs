@@ -16,6 +16,7 @@ use crate::live::say;
 use crate::loader::Loader;
 use crate::objective::{Objective, optimizers, step};
 use crate::optimizer::Optimizer;
+use crate::picture::write_png;
 use crate::progress::Progress;
 use crate::{Ending, Options, Outcome};
 
@@ -219,10 +220,7 @@ impl<O: Objective> Session<'_, O> {
         let dir = self.config.run.dir.join("samples");
         fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
         let path = dir.join(format!("step-{step:06}.png"));
-        picture
-            .save(&path)
-            .map_err(|error| Error::run(&path, format!("cannot write the samples: {error}")))?;
-        let png = fs::read(&path).map_err(Error::io("read", &path))?;
+        let png = write_png(&picture, &path)?;
         self.progress.picture(step, &png, picture.dimensions())?;
         say(&format!(
             "samples of step {step}: {}{remark}",

@@ -62,3 +62,101 @@ fn check<T>(name: &str, value: &Value, read: impl FnOnce() -> Result<T>) -> Resu
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let parsed = Config::parse(text, Path::new("c.toml"));
+        parsed
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    }
+
+    const UNET: &str = r#"
+[run]
+dir = "runs/x"
+steps = 10
+batch_size = 2
+[data]
+kind = "folder"
+path = "pictures"
+size = 64
+[model]
+part = "unet"
+vae = "vae"
+[unet]
+in_channels = 4
+out_channels = 4
+block_out_channels = [32, 64]
+down_block_types = ["CrossAttnDownBlock2D", "DownBlock2D"]
+up_block_types = ["UpBlock2D", "CrossAttnUpBlock2D"]
+layers_per_block = 1
+attention_head_dim = 4
+cross_attention_dim = 32
+norm_num_groups = 8
+[text_encoder]
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 1
+num_attention_heads = 2
+hidden_act = "gelu"
+[scheduler]
+prediction_type = "v_prediction"
+timestep_spacing = "trailing"
+use_karras_sigmas = true
+"#;
+
+    const VAE: &str = r#"
+[run]
+dir = "runs/x"
+steps = 10
+batch_size = 2
+[data]
+kind = "folder"
+path = "pictures"
+size = 64
+[model]
+part = "vae"
+[vae]
+in_channels = 3
+out_channels = 3
+latent_channels = 4
+block_out_channels = [8, 16]
+down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
+up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
+layers_per_block = 1
+norm_num_groups = 4
+scaling_factor = 1.0
+"#;
+
+    #[test]
+    fn slips_of_the_pen_are_told_by_table_and_field() {
+        assert_eq!((refusal(UNET), refusal(VAE)), Default::default());
+        for (text, from, to, place) in [
+            (
+                UNET,
+                "norm_num_groups",
+                "norm_num_group",
+                "[unet] norm_num_group",
+            ),
+            (UNET, "hidden_act", "hiden_act", "[text_encoder] hiden_act"),
+            (
+                UNET,
+                "prediction_type",
+                "prediction_typ",
+                "[scheduler] prediction_typ",
+            ),
+            (VAE, "scaling_factor", "scaling", "[vae] scaling"),
+        ] {
+            let message = refusal(&text.replace(from, to));
+            let expected = format!("c.toml: {place}: unknown field, expected one of ");
+            assert!(message.starts_with(&expected), "{message}");
+            assert!(message.contains(&format!(" {from}")), "{message}");
+        }
+    }
+}
