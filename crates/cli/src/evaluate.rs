@@ -8,8 +8,9 @@ use serde_json::json;
 use velatura::checkpoint::Component;
 use velatura::clip::ClipModel;
 use velatura::image::Image;
-use velatura::pipeline::{PrecisionChoice, Request};
+use velatura::pipeline::Request;
 use velatura::vae::AutoencoderKl;
+use velatura_tensor::Precision;
 use velatura_train::config::{DataKind, Source};
 use velatura_train::dataset::Dataset;
 use velatura_train::evaluate::distance::Features;
@@ -270,7 +271,8 @@ const SUBSETS: usize = 100;
 const SUBSET: usize = 1000;
 
 fn clip(args: &ClipArgs) -> Result<()> {
-    let model = ClipModel::open(&args.clip, PrecisionChoice::Auto.resolve())?;
+    // Its figures are held against published ones, which are taken in f32.
+    let model = ClipModel::open(&args.clip, Precision::F32)?;
     let source = Source {
         path: Some(args.pictures.clone()),
         ..Source::new(DataKind::Folder)

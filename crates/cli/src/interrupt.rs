@@ -15,15 +15,14 @@ pub fn end_at_once() {
     install(|| end("cancelled; nothing was written"));
 }
 
-/// From now on the first Ctrl-C is only remembered, for [`asked`]; the second ends the program.
-pub fn end_when_asked_twice() {
-    install(|| {
+/// From now on the first Ctrl-C is only remembered, for [`asked`], and `told` says what becomes of it; the second ends the
+/// program.
+pub fn end_when_asked_twice(told: &'static str) {
+    install(move || {
         if ASKED.swap(true, Ordering::Relaxed) {
             end("stopped");
         }
-        eprintln!(
-            "stopping: this step is finished and saved; Ctrl-C once more to stop without saving"
-        );
+        velatura_train::say(told);
     });
 }
 

@@ -28,7 +28,7 @@ const FAILURE: u8 = 1;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => device::on(args.model.device, || generate::run(&args)),
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => device::on(args.device, || train::run(&args)),
         Command::Evaluate(command) => evaluate::run(&command),
         Command::Scenes(ScenesCommand::Render(args)) => scenes::render(&args),
         Command::Bench(args) => bench::run(&args),

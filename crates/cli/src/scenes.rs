@@ -21,7 +21,7 @@ pub fn render(args: &RenderArgs) -> Result<()> {
         let expected = format!("{} to {} pixels", SIDES.start(), SIDES.end());
         return Err(Error::request("--size", expected, args.size).into());
     }
-    interrupt::end_when_asked_twice();
+    interrupt::end_when_asked_twice("stopping: nothing is kept; Ctrl-C once more to stop at once");
     let sprites = args
         .sprites
         .as_deref()

@@ -10,12 +10,13 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.plan {
         interrupt::end_at_once();
     } else {
-        interrupt::end_when_asked_twice();
+        interrupt::end_when_asked_twice(
+            "stopping: this step is finished and saved; Ctrl-C once more to stop without saving",
+        );
     }
     let options = Options {
         resume: args.resume,
         threads: args.threads.map(usize::from),
-        device: args.device,
         stop: &interrupt::asked,
         show: &show::on_standard_error,
     };
@@ -35,11 +36,14 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             let report = outcome.run.join("report.html");
             eprintln!("its course, samples and config: {}", report.display());
         }
-        Ending::Stopped => eprintln!(
-            "stopped after step {} and saved; go on with: velatura train {} --resume",
-            outcome.step,
-            args.config.display()
-        ),
+        Ending::Stopped => {
+            let done = match outcome.step {
+                0 => "stopped before the first step".to_owned(),
+                step => format!("stopped after step {step} and saved"),
+            };
+            let config = args.config.display();
+            eprintln!("{done}; go on with: velatura train {config} --resume");
+        }
     }
     Ok(())
 }

@@ -243,7 +243,15 @@ fn a_run_asked_to_end_saves_first() {
         assert!(killed.success());
         let said = said(child.wait_with_output().unwrap());
         assert_eq!(said.status, 0, "{}", said.stderr);
-        assert!(said.stderr.contains("saved"), "{}", said.stderr);
+        for part in [
+            "stopping: ",
+            "saved; go on with: velatura train asked.toml --resume",
+        ] {
+            assert!(said.stderr.contains(part), "{}", said.stderr);
+        }
+        assert_eq!(said.stderr.matches("stopped").count(), 1, "{}", said.stderr);
+        // What there is can be looked at.
+        assert!(bench.path("asked/report.html").is_file());
     }
     let stopped = newest_step(&bench.path("asked"));
     assert!((3..STEPS).contains(&stopped), "{stopped}");

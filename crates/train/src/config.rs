@@ -2,6 +2,7 @@
 
 mod check;
 mod check_data;
+mod check_tables;
 mod critics;
 mod data;
 mod learning;

@@ -31,32 +31,35 @@ pub enum Error {
     },
     /// The loss or a gradient stopped being a number.
     #[error(
-        "step {step}: {what}. The run stops here and writes no checkpoint of this state; the last good one is {last}, \
-         and the batch that led here is in {batch}. A lower [optimizer] learning_rate, a longer warmup_steps or a \
-         smaller max_grad_norm usually helps"
+        "step {step}: {what}. The run stops here and writes no checkpoint of this state; {last}, and the batch that led \
+         here is {batch}. A lower [optimizer] learning_rate, a longer warmup_steps or a smaller max_grad_norm usually \
+         helps",
+        last = last.as_ref().map_or("there is none before it".into(), |last| format!("the last good one is {}", last.display()))
     )]
     NotFinite {
         /// The step whose numbers are bad; its update was not applied.
         step: u64,
         /// Loss or gradient, and where.
         what: String,
-        /// The folder with the batch, or why there is none.
+        /// Where the batch lies, or why there is none.
         batch: String,
-        /// The checkpoint to go back to, or "none".
-        last: String,
+        /// The checkpoint to go back to.
+        last: Option<PathBuf>,
     },
     /// Something outside the arithmetic ended a run that was under way: a full disk, say.
     #[error(
-        "after step {step}: {source}. The run stops here; the last whole checkpoint is {last}, and `--resume` goes on \
-         from it once the cause is gone"
+        "after step {step}: {source}. The run stops here; {last} once the cause is gone",
+        last = last.as_ref().map_or("there is no checkpoint yet, so `--resume` begins again".into(), |last| {
+            format!("the last whole checkpoint is {}, and `--resume` goes on from it", last.display())
+        })
     )]
     CutShort {
         /// The last step done.
         step: u64,
         /// What happened.
         source: Box<Error>,
-        /// The checkpoint to go on from, or "none".
-        last: String,
+        /// The checkpoint to go on from.
+        last: Option<PathBuf>,
     },
     /// A file could not be read or written.
     #[error("cannot {action} {path}: {source}{advice}", path = path.display(), advice = advice(source))]

@@ -9,6 +9,10 @@ use safetensors::tensor::TensorView;
 use velatura_tensor::Tensor;
 
 use crate::error::{Error, Result};
+use crate::picture::{grid, write_png};
+
+/// Pictures in a row of `batch.png`.
+const COLUMNS: usize = 8;
 
 /// What there is to see of a batch.
 pub(crate) struct Inspection {
@@ -16,8 +20,8 @@ pub(crate) struct Inspection {
     pub tensors: Vec<(&'static str, Tensor)>,
     /// What its samples are called, or say.
     pub texts: Vec<String>,
-    /// Its pictures, where it has some.
-    pub picture: Option<RgbImage>,
+    /// Its pictures, all of one size, where it has some.
+    pub pictures: Vec<RgbImage>,
 }
 
 impl Inspection {
@@ -55,11 +59,8 @@ impl Inspection {
             let path = dir.join("batch.txt");
             fs::write(&path, self.texts.join("\n") + "\n").map_err(Error::io("write", &path))?;
         }
-        if let Some(picture) = &self.picture {
-            let path = dir.join("batch.png");
-            picture
-                .save(&path)
-                .map_err(|error| Error::run(&path, error.to_string()))?;
+        if !self.pictures.is_empty() {
+            write_png(&grid(&self.pictures, COLUMNS), &dir.join("batch.png"))?;
         }
         Ok(())
     }

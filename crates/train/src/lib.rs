@@ -19,6 +19,7 @@ pub mod ema;
 mod error;
 pub mod evaluate;
 mod events;
+mod first_batches;
 mod inspection;
 mod latent_source;
 mod latents;
@@ -35,7 +36,6 @@ mod order;
 mod parts;
 pub mod picture;
 pub mod plan;
-mod plot;
 mod prepare_unet;
 mod prior;
 mod progress;
@@ -52,18 +52,16 @@ mod vae_loss;
 use std::path::{Path, PathBuf};
 
 use velatura::image::Image;
-use velatura_tensor::Gpu;
-use velatura_tensor::device::on;
 
 pub use self::config::Config;
 pub use self::denoising::{Denoising, Distance, Example};
 pub use self::error::{Error, Result};
 pub use self::latent_source::add_offsets;
+pub use self::live::say;
 pub use self::objective::Losses;
 pub use self::plan::{Plan, plan};
 pub use self::run_folder::RunFolder;
 pub use self::vae_loss::VaeLoss;
-pub use velatura_tensor::device::Device;
 
 /// How a run is started.
 pub struct Options<'a> {
@@ -71,8 +69,6 @@ pub struct Options<'a> {
     pub resume: bool,
     /// Threads for the arithmetic; all cores if absent.
     pub threads: Option<usize>,
-    /// Where the arithmetic is done.
-    pub device: Device,
     /// Asked after every step; true finishes the step, saves and leaves.
     pub stop: &'a dyn Fn() -> bool,
     /// Makes of a sample picture what shows it in this terminal; none in one that cannot.
@@ -84,7 +80,6 @@ impl Default for Options<'_> {
         Options {
             resume: false,
             threads: None,
-            device: Device::Cpu,
             stop: &|| false,
             show: &|_| None,
         }
@@ -113,7 +108,8 @@ pub struct Outcome {
     pub ending: Ending,
 }
 
-/// Trains as the config file says. Progress goes to standard error and to `metrics.jsonl` in the run folder.
+/// Trains as the config file says, on the device of this thread. Progress goes to standard error and to `metrics.jsonl` in
+/// the run folder.
 ///
 /// # Errors
 /// The config, the data, the base model or the run folder cannot be used; the disk is full; the loss stopped being a
@@ -124,23 +120,9 @@ pub fn train(file: &Path, options: &Options) -> Result<Outcome> {
         velatura_kernels::pool::set_threads(threads);
     }
     let folder = RunFolder::open(&config, file, options.resume)?;
-    let run = || match config.model.part {
+    match config.model.part {
         config::Part::Vae => step_vae::train(&config, &folder, options),
         config::Part::Scorer => scorer::train(&config, &folder, options),
         _ => step_unet::train(&config, &folder, options),
-    };
-    let outcome = on_device(options.device, run);
-    if outcome.is_err() {
-        folder.discard_if_unused();
     }
-    outcome
-}
-
-/// Runs `f` with its arithmetic on that device.
-fn on_device<T>(device: Device, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Some(gpu) = device.open()? else {
-        return f();
-    };
-    eprintln!("on {}", gpu.name());
-    Gpu::catch(|| on(&gpu, f)).unwrap_or_else(|error| Err(error.into()))
 }

@@ -1,16 +1,29 @@
 //! The run on a terminal: a few lines at the bottom that are drawn anew, everything else above them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::machine;
-use crate::progress::Row;
+use crate::progress::{Row, short};
 
 /// Places of the sparkline.
 const PLACES: usize = 40;
 /// Its heights.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// The lines at the bottom, while there are some: whatever is written meanwhile has to go above them.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Says something on standard error, above the lines of the run that is watched there.
+pub fn say(message: &str) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match shown {
+        Some(bar) => bar.suspend(|| eprintln!("{message}")),
+        None => eprintln!("{message}"),
+    }
+}
 
 /// The lines at the bottom of the terminal.
 pub(crate) struct Live {
@@ -30,6 +43,7 @@ impl Live {
         }
         bar.set_position(first);
         bar.enable_steady_tick(Duration::from_secs(1));
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Live { bar }
     }
 
@@ -46,16 +60,12 @@ impl Live {
             self.bar.set_message(lines(row, rows));
         }
     }
-
-    /// Writes something above the lines.
-    pub fn say(&self, message: &str) {
-        self.bar.suspend(|| eprintln!("{message}"));
-    }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
         self.bar.abandon();
+        SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -70,13 +80,13 @@ fn lines(row: &Row, rows: &[Row]) -> String {
         .zip(machine::peak_memory())
         .map(|(now, peak)| format!(" · memory {}, peak {}", gigabytes(now), gigabytes(peak)));
     format!(
-        "loss {:.4} {}{}\n{parts}gradient {:.2} · rate {:.2e}\n{:.1} images/s{}",
+        "loss {:.4} {}{}\n{parts}gradient {} · rate {:.2e}\n{:.1} images/s{}",
         row.loss,
         sparkline(&losses),
         trend(&losses)
             .map(|trend| format!(" {trend}"))
             .unwrap_or_default(),
-        row.gradient_norm,
+        short(row.gradient_norm.into()),
         row.learning_rate,
         row.images_per_second,
         memory.unwrap_or_default()
@@ -154,7 +164,7 @@ mod tests {
         for part in [
             "loss 0.2500 ▁",
             "kl 21.5",
-            "gradient 0.50",
+            "gradient 0.5000",
             "1.00e-4",
             "81.2 images/s",
         ] {

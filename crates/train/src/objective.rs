@@ -5,6 +5,7 @@ use std::path::Path;
 
 use image::RgbImage;
 use velatura::checkpoint::FloatType;
+use velatura::nn::check_finite;
 use velatura_tensor::{Gradients, Tensor};
 
 use crate::config::{self, Config};
@@ -55,11 +56,11 @@ pub(crate) trait Objective {
     /// Pictures that show how far the model is, and a remark on them.
     fn samples(&self) -> Result<Option<(RgbImage, String)>>;
 
-    /// After a loss that is not finite: which layer is to blame.
+    /// After a loss that is not finite: the first layer whose output is not.
     fn diagnose(&self, batch: &Self::Batch) -> Option<String>;
 
-    /// What a person wants to see of a batch that has led to numbers that are none.
-    fn inspect(&self, batch: &Self::Batch) -> Inspection;
+    /// What a person wants to see of a batch: its numbers, what it says, and at most so many of its pictures.
+    fn inspect(&self, batch: &Self::Batch, pictures: usize) -> Inspection;
 }
 
 /// A batch's loss and the figures it is made of.
@@ -100,6 +101,15 @@ impl Figures {
             }
         }
     }
+}
+
+/// Runs a part of `model` again under watch, for [`Objective::diagnose`]: its result, or the first layer whose output is
+/// not finite.
+pub(crate) fn first_not_finite<T>(model: &str, again: impl FnOnce() -> T) -> Result<T, String> {
+    check_finite(model, again).map_err(|error| match error {
+        velatura::Error::NotFinite { place, .. } => place,
+        other => other.to_string(),
+    })
 }
 
 /// `0..size` in `count` runs as long as each other, or nearly.
@@ -166,7 +176,7 @@ fn gradients<O: Objective>(
         if !losses.loss.is_finite() {
             let layer = objective
                 .diagnose(batch)
-                .map(|layer| format!(" ({layer})"))
+                .map(|layer| format!(", first in {layer}"))
                 .unwrap_or_default();
             return Err(format!("the loss is {}{layer}", losses.loss));
         }

@@ -79,6 +79,48 @@ pub fn tokenizer(
     })
 }
 
+/// The text encoder that there is already: of the base where it stays as it is, else of the run's checkpoint or the base.
+fn text_component(config: &Config, run: &RunFolder) -> Result<Option<Component>> {
+    match &config.model.base {
+        Some(base) if !trains_text(config) => {
+            let dir = models::component_dir(base, "text_encoder");
+            Ok(Some(Component::open(&dir, None)?))
+        }
+        _ => models::open(config, run, "text_encoder"),
+    }
+}
+
+fn trains_text(config: &Config) -> bool {
+    config.model.train_text_encoder && config.model.part != Part::Embedding
+}
+
+/// A fresh text encoder's config, for a vocabulary of `vocab_size` and texts of `length` tokens where it says nothing else.
+fn fresh_text(
+    config: &Config,
+    run: &RunFolder,
+    vocab_size: usize,
+    length: usize,
+) -> Result<ClipTextConfig> {
+    let mut value = models::table(config.text_encoder.as_ref());
+    if let Value::Object(fields) = &mut value {
+        let mut default = |name: &str, value: usize| {
+            fields.entry(name).or_insert_with(|| value.into());
+        };
+        default("vocab_size", vocab_size);
+        default("max_position_embeddings", length);
+    }
+    ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))
+}
+
+/// The width of what the text encoder says, which is known before its vocabulary is.
+pub fn text_width(config: &Config, run: &RunFolder) -> Result<usize> {
+    let text_config = match text_component(config, run)? {
+        Some(component) => ClipTextConfig::read(&component)?,
+        None => fresh_text(config, run, 1, 1)?,
+    };
+    Ok(text_config.hidden_size)
+}
+
 /// The text encoder, its parameters (or those of its adapters, with the `clock` of all) if it is trained, and the folder to copy it from if it is not.
 pub fn text_encoder(
     config: &Config,
@@ -86,37 +128,27 @@ pub fn text_encoder(
     tokenizer: &Tokenizer,
     clock: &Arc<AtomicU64>,
 ) -> Result<(ClipTextModel, Vec<Parameter>, Option<PathBuf>)> {
-    let trained = config.model.train_text_encoder && config.model.part != Part::Embedding;
-    if let (false, Some(base)) = (trained, &config.model.base) {
-        let dir = models::component_dir(base, "text_encoder");
-        let component = Component::open(&dir, None)?;
+    let component = text_component(config, run)?;
+    if let (false, Some(base), Some(component)) =
+        (trains_text(config), &config.model.base, &component)
+    {
         let store = match config.model.part {
             // Gradients pass through on their way to the word.
-            Part::Embedding => models::frozen_store(config, &component),
-            _ => Store::load(&component, Mode::Inference(Precision::F32)),
+            Part::Embedding => models::frozen_store(config, component),
+            _ => Store::load(component, Mode::Inference(Precision::F32)),
         };
-        let model = ClipTextModel::load(&ClipTextConfig::read(&component)?, &store.root())?;
+        let model = ClipTextModel::load(&ClipTextConfig::read(component)?, &store.root())?;
         store.finish()?;
         check_vocabulary(model.config(), tokenizer, &component.config_path())?;
+        let dir = models::component_dir(base, "text_encoder");
         return Ok((model, Vec::new(), Some(dir)));
     }
-    let component = models::open(config, run, "text_encoder")?;
     let (text_config, place) = match &component {
         Some(component) => (ClipTextConfig::read(component)?, component.config_path()),
-        None => {
-            let mut value = models::table(config.text_encoder.as_ref());
-            if let Value::Object(fields) = &mut value {
-                fields
-                    .entry("vocab_size")
-                    .or_insert_with(|| tokenizer.vocab_size().into());
-                fields
-                    .entry("max_position_embeddings")
-                    .or_insert_with(|| tokenizer.max_length().into());
-            }
-            let text_config =
-                ClipTextConfig::from_json(&value).map_err(models::in_table(run, "text_encoder"))?;
-            (text_config, run.config_file().to_path_buf())
-        }
+        None => (
+            fresh_text(config, run, tokenizer.vocab_size(), tokenizer.max_length())?,
+            run.config_file().to_path_buf(),
+        ),
     };
     let store = match (&config.adaptation(), &component) {
         (Some(lora), Some(component)) => {
@@ -141,7 +173,8 @@ pub fn first_token(config: &Embedding, run: &RunFolder, tokenizer: &Tokenizer) -
         [id] => Ok(id),
         _ => {
             let message = format!(
-                "[embedding] init: expected a word that is one token of the vocabulary, found {:?}, which is {} tokens",
+                "[embedding] init: expected a word that is one token of the vocabulary, found {:?}, which is {} tokens; take a \
+                 commoner word",
                 config.init, init.length
             );
             Err(Error::config(run.config_file(), message))

@@ -1,10 +1,14 @@
 //! One picture: decode, bring to its shape, to numbers.
 
-use std::io::{BufRead, Cursor, Seek};
+use std::io::{BufRead, Cursor, Seek, Write};
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use velatura::checkpoint::write_atomically;
+use velatura_tensor::Tensor;
+
+use crate::error::{Error, Result};
 
 /// File name endings that count as pictures.
 pub const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
@@ -28,13 +32,16 @@ pub fn is_ending(ending: &str) -> bool {
 /// # Errors
 /// The decoder's message.
 pub fn dimensions(file: &Path) -> Result<(u32, u32), String> {
+    if file.metadata().is_ok_and(|about| about.len() == 0) {
+        return Err("it is empty".into());
+    }
     let reader = ImageReader::open(file)
         .and_then(ImageReader::with_guessed_format)
-        .map_err(|error| error.to_string())?;
+        .map_err(in_one_line)?;
     match reader.into_dimensions() {
         Ok((0, _) | (_, 0)) => Err("it is empty".into()),
         Ok(size) => Ok(size),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(in_one_line(error)),
     }
 }
 
@@ -43,7 +50,7 @@ pub fn dimensions(file: &Path) -> Result<(u32, u32), String> {
 /// # Errors
 /// The decoder's message; a picture that would need more than 1 GiB is refused.
 pub fn decode(file: &Path) -> Result<RgbImage, String> {
-    decode_from(ImageReader::open(file).map_err(|error| error.to_string())?)
+    decode_from(ImageReader::open(file).map_err(in_one_line)?)
 }
 
 /// [`decode`] for a file that is in memory.
@@ -55,17 +62,21 @@ pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
 }
 
 fn decode_from<R: BufRead + Seek>(reader: ImageReader<R>) -> Result<RgbImage, String> {
-    let mut reader = reader
-        .with_guessed_format()
-        .map_err(|error| error.to_string())?;
+    let mut reader = reader.with_guessed_format().map_err(in_one_line)?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(1 << 30);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
-    let orientation = decoder.orientation().map_err(|error| error.to_string())?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let mut decoder = reader.into_decoder().map_err(in_one_line)?;
+    let orientation = decoder.orientation().map_err(in_one_line)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(in_one_line)?;
     picture.apply_orientation(orientation);
     Ok(on_white(picture))
+}
+
+/// The decoders' messages, some of which end or break lines.
+fn in_one_line(error: impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn on_white(picture: DynamicImage) -> RgbImage {
@@ -155,6 +166,29 @@ pub fn to_rgb(pixels: &[f32], width: u32, height: u32) -> Option<RgbImage> {
     RgbImage::from_raw(width, height, bytes)
 }
 
+/// The first `most` of the pictures `[B, H, W, 3]` in [-1, 1].
+pub fn pictures_of(pixels: &Tensor, most: usize) -> Vec<RgbImage> {
+    let (height, width) = (pixels.dim(1), pixels.dim(2));
+    let each = pixels.as_slice().chunks_exact(height * width * 3);
+    each.take(most)
+        .filter_map(|pixels| to_rgb(pixels, width as u32, height as u32))
+        .collect()
+}
+
+/// Writes a PNG file, whole or not at all, and returns its bytes.
+///
+/// # Errors
+/// The place is not writable, or the disk is full.
+pub fn write_png(picture: &RgbImage, path: &Path) -> Result<Vec<u8>> {
+    let mut png = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(|error| Error::run(path, format!("cannot make the picture: {error}")))?;
+    let png = png.into_inner();
+    write_atomically(path, |out| out.write_all(&png))?;
+    Ok(png)
+}
+
 /// Pictures of one size side by side, `columns` a row, two white pixels between them.
 pub fn grid(pictures: &[RgbImage], columns: usize) -> RgbImage {
     const GAP: u32 = 2;
@@ -177,6 +211,21 @@ pub fn grid(pictures: &[RgbImage], columns: usize) -> RgbImage {
             i64::from(column * (width + GAP)),
             i64::from(row * (height + GAP)),
         );
+    }
+    sheet
+}
+
+/// Pictures of any sizes one below the other, eight white pixels between them.
+pub fn stacked(pictures: &[RgbImage]) -> RgbImage {
+    const GAP: u32 = 8;
+    let width = pictures.iter().map(RgbImage::width).max().unwrap_or(1);
+    let heights = pictures.iter().map(|picture| picture.height() + GAP);
+    let height = heights.sum::<u32>().saturating_sub(GAP).max(1);
+    let mut sheet = RgbImage::from_pixel(width, height, Rgb([255, 255, 255]));
+    let mut top = 0;
+    for picture in pictures {
+        imageops::replace(&mut sheet, picture, 0, top);
+        top += i64::from(picture.height() + GAP);
     }
     sheet
 }
@@ -239,5 +288,10 @@ mod tests {
     fn a_grid_has_room_for_all() {
         let pictures = vec![RgbImage::new(8, 8); 5];
         assert_eq!(grid(&pictures, 3).dimensions(), (28, 18));
+        let rows = [RgbImage::new(28, 18), RgbImage::new(9, 4)];
+        let sheet = stacked(&rows);
+        assert_eq!(sheet.dimensions(), (28, 30));
+        assert_eq!(sheet.get_pixel(8, 26).0, [0; 3]);
+        assert_eq!(sheet.get_pixel(9, 26).0, [255; 3]);
     }
 }

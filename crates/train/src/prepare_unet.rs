@@ -92,6 +92,17 @@ impl UnetObjective {
             let message = "[model] train_text_encoder: a fresh text encoder knows nothing yet; only that of a base can stay as it is";
             return Err(Error::config(run.config_file(), message));
         }
+        let width = parts::text_width(config, run)?;
+        if let Some(dim) = unet_config
+            .cross_attention_dim
+            .iter()
+            .find(|&&dim| dim != width)
+        {
+            let message = format!(
+                "[unet] cross_attention_dim: expected {width}, the text encoder's hidden_size, found {dim}"
+            );
+            return Err(Error::config(run.config_file(), message));
+        }
         let datasets = Dataset::open_all(config)?;
         if let Some(word) = &config.embedding {
             // A word has a base, which brings its tokenizer with it.
@@ -156,17 +167,6 @@ impl UnetObjective {
         let clock = Arc::default();
         let (mut text_encoder, mut text_parameters, frozen_text) =
             parts::text_encoder(config, run, &tokenizer, &clock)?;
-        let width = text_encoder.config().hidden_size;
-        if let Some(dim) = unet_config
-            .cross_attention_dim
-            .iter()
-            .find(|&&dim| dim != width)
-        {
-            let message = format!(
-                "[unet] cross_attention_dim: expected {width}, the text encoder's hidden_size, found {dim}"
-            );
-            return Err(Error::config(run.config_file(), message));
-        }
         if let Some(word) = &config.embedding {
             let row = parts::new_word(word, run, &mut tokenizer, &mut text_encoder)?;
             text_parameters = vec![row];

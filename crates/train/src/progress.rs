@@ -158,8 +158,12 @@ impl Progress {
             .collect();
         if self.live.is_none() {
             eprintln!(
-                "step {step}/{}: loss {:.4}{parts}, gradient {:.2}, rate {:.2e}, {:.1} images/s, {left} left",
-                self.steps, row.loss, row.gradient_norm, rate, row.images_per_second
+                "step {step}/{}: loss {:.4}{parts}, gradient {}, rate {:.2e}, {:.1} images/s, {left} left",
+                self.steps,
+                row.loss,
+                short(row.gradient_norm.into()),
+                rate,
+                row.images_per_second
             );
         }
         let mut text = serde_json::to_string(&row).unwrap_or_default();
@@ -181,14 +185,6 @@ impl Progress {
     /// The disk is full.
     pub fn picture(&mut self, step: u64, png: &[u8], size: (u32, u32)) -> Result<()> {
         self.events.picture(step, png, size)
-    }
-
-    /// Says something between steps.
-    pub fn say(&self, message: &str) {
-        match &self.live {
-            Some(live) => live.say(message),
-            None => eprintln!("{message}"),
-        }
     }
 
     /// All rows so far, those of earlier calls included.
@@ -232,6 +228,19 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A number in at most seven characters: four digits that count, or five before the point.
+pub fn short(value: f64) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".into();
+    }
+    if !(1e-3..1e5).contains(&size) {
+        return format!("{value:.1e}");
+    }
+    let decimals = (3.0 - size.log10().floor()).clamp(0.0, 4.0) as usize;
+    format!("{value:.decimals$}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +271,13 @@ mod tests {
         assert_eq!(again.rows()[2].parts["kl"], 2.0);
         let text = std::fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn numbers_are_short_and_small_ones_are_not_nothing() {
+        let written = [0.0, 0.53064, 1.791, 272.41, 10513.34, 3e-5, 123456.0].map(short);
+        let expected = ["0", "0.5306", "1.791", "272.4", "10513", "3.0e-5", "1.2e5"];
+        assert_eq!(written, expected);
     }
 
     #[test]

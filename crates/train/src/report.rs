@@ -9,8 +9,8 @@ use base64::prelude::BASE64_STANDARD;
 use velatura::checkpoint::write_atomically;
 
 use crate::error::{Error, Result};
-use crate::plot::running_mean;
-use crate::progress::{Row, duration};
+use crate::first_batches::{CAPTIONS, SHEET};
+use crate::progress::{Row, duration, short};
 
 /// Sample grids shown, spread over the run.
 const GRIDS: usize = 12;
@@ -51,6 +51,7 @@ pub(crate) fn write(run: &Path, rows: &[Row]) -> Result<()> {
     page += &plot("gradient norm", &norms, true);
     page += &plot("learning rate", &series(|row| row.learning_rate), false);
     page += "</section>\n";
+    page += &first_batches(run)?;
     page += &samples(run)?;
     let config = run.join("config.toml");
     let text = fs::read_to_string(&config).map_err(Error::io("read", &config))?;
@@ -101,7 +102,14 @@ fn plot(name: &str, values: &[(u64, f64)], logarithmic: bool) -> String {
     let heights: Vec<f64> = usable.iter().map(|&(_, value)| scaled(value)).collect();
     let low = heights.iter().copied().fold(f64::INFINITY, f64::min);
     let high = heights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let span = (high - low).max(1e-9);
+    // What never changes is a line in the middle, with one number beside it.
+    let flat = high <= low;
+    let (low, high) = if flat {
+        (low - 1.0, high + 1.0)
+    } else {
+        (low, high)
+    };
+    let span = high - low;
     let length = (last.0 - first.0).max(1) as f64;
     let x = |step: u64| LEFT + (WIDTH - LEFT - 8.0) * (step - first.0) as f64 / length;
     let y = |height: f64| TOP + (HEIGHT - TOP - BOTTOM) * (high - height) / span;
@@ -112,11 +120,13 @@ fn plot(name: &str, values: &[(u64, f64)], logarithmic: bool) -> String {
         }
         path
     };
-    let single: Vec<f32> = heights.iter().map(|&height| height as f32).collect();
-    let mean = running_mean(&single, single.len() / 50 + 1);
-    let mean: Vec<f64> = mean.into_iter().map(f64::from).collect();
+    let mean = running_mean(&heights, heights.len() / 50 + 1);
     let mut svg = format!("<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
-    for height in [low, (low + high) / 2.0, high] {
+    let marks = match flat {
+        true => vec![heights[0]],
+        false => vec![low, (low + high) / 2.0, high],
+    };
+    for height in marks {
         let value = if logarithmic { height.exp() } else { height };
         let _ = write!(
             svg,
@@ -148,19 +158,6 @@ fn plot(name: &str, values: &[(u64, f64)], logarithmic: bool) -> String {
     svg
 }
 
-/// A number in at most seven characters: four digits that count, or five before the point.
-fn short(value: f64) -> String {
-    let size = value.abs();
-    if size == 0.0 {
-        return "0".into();
-    }
-    if !(1e-3..1e5).contains(&size) {
-        return format!("{value:.1e}");
-    }
-    let decimals = (3.0 - size.log10().floor()).clamp(0.0, 4.0) as usize;
-    format!("{value:.decimals$}")
-}
-
 /// The sample grids, the last one first in size and place.
 fn samples(run: &Path) -> Result<String> {
     let dir = run.join("samples");
@@ -186,6 +183,22 @@ fn samples(run: &Path) -> Result<String> {
     Ok(html)
 }
 
+/// What the first steps were fed, and its captions.
+fn first_batches(run: &Path) -> Result<String> {
+    let sheet = run.join(SHEET);
+    if !sheet.is_file() {
+        return Ok(String::new());
+    }
+    let mut html = format!(
+        "<h2>What the first steps were fed</h2>\n{}",
+        figure(&sheet)?
+    );
+    if let Ok(text) = fs::read_to_string(run.join(CAPTIONS)) {
+        let _ = writeln!(html, "<pre>{}</pre>", escape(text.trim_end()));
+    }
+    Ok(html)
+}
+
 fn figure(file: &Path) -> Result<String> {
     let bytes = fs::read(file).map_err(Error::io("read", file))?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -194,6 +207,16 @@ fn figure(file: &Path) -> Result<String> {
         BASE64_STANDARD.encode(bytes),
         escape(&name)
     ))
+}
+
+/// Means over the `width` values before and at each place.
+fn running_mean(values: &[f64], width: usize) -> Vec<f64> {
+    (0..values.len())
+        .map(|end| {
+            let window = &values[(end + 1).saturating_sub(width)..=end];
+            window.iter().sum::<f64>() / window.len() as f64
+        })
+        .collect()
 }
 
 pub(crate) fn escape(text: &str) -> String {
@@ -227,15 +250,12 @@ mod tests {
                 .windows(2)
                 .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1)
         );
+        // What stays the same has one number beside it, in the middle.
+        let flat = plot("rate", &[(1, 1e-4), (9, 1e-4)], false);
+        assert_eq!(flat.matches("1.0e-4").count(), 1);
+        assert!(flat.contains("M56,113.0 H472"), "{flat}");
         // What cannot be drawn is left out.
         assert_eq!(plot("nothing", &[(1, f64::NAN)], false), "");
-    }
-
-    #[test]
-    fn numbers_fit_beside_an_axis() {
-        let written = [0.0, 0.53064, 1.791, 272.41, 10513.34, 3e-5, 123456.0].map(short);
-        let expected = ["0", "0.5306", "1.791", "272.4", "10513", "3.0e-5", "1.2e5"];
-        assert_eq!(written, expected);
     }
 
     #[test]
@@ -248,12 +268,15 @@ mod tests {
             grid.save(run.path().join(name)).unwrap();
         }
         fs::write(run.path().join("config.toml"), "x = \"<b>\"").unwrap();
+        grid.save(run.path().join(SHEET)).unwrap();
+        fs::write(run.path().join(CAPTIONS), "step 1: a <cat>\n").unwrap();
         write(run.path(), &[]).unwrap();
         let page = fs::read_to_string(run.path().join("report.html")).unwrap();
         assert_eq!(
             page.matches("data:image/png;base64,iVBOR").count(),
-            1 + GRIDS
+            2 + GRIDS
         );
+        assert!(page.contains("step 1: a &lt;cat&gt;"));
         assert!(page.contains("step-000020") && page.contains("x = &quot;&lt;b&gt;&quot;"));
         assert!(!page.contains("http"));
     }

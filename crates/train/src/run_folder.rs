@@ -107,9 +107,24 @@ impl RunFolder {
         self.checkpoint.as_ref().map(|(dir, _)| dir.as_path())
     }
 
+    pub(crate) fn start(&self) -> Start {
+        match &self.checkpoint {
+            Some((dir, state)) => Start {
+                step: state.step,
+                checkpoint: Some(dir.clone()),
+            },
+            None => Start {
+                step: 0,
+                checkpoint: None,
+            },
+        }
+    }
+}
+
+impl Drop for RunFolder {
     /// Removes the folder if nothing but what [`RunFolder::open`] made is in it, so that a config with a mistake can
     /// be mended and started again.
-    pub(crate) fn discard_if_unused(&self) {
+    fn drop(&mut self) {
         const MADE: [&str; 2] = ["config.toml", "run.lock"];
         let Ok(entries) = fs::read_dir(&self.dir) else {
             return;
@@ -124,19 +139,6 @@ impl RunFolder {
                 let _ = fs::remove_file(self.dir.join(name));
             }
             let _ = fs::remove_dir(&self.dir);
-        }
-    }
-
-    pub(crate) fn start(&self) -> Start {
-        match &self.checkpoint {
-            Some((dir, state)) => Start {
-                step: state.step,
-                checkpoint: Some(dir.clone()),
-            },
-            None => Start {
-                step: 0,
-                checkpoint: None,
-            },
         }
     }
 }

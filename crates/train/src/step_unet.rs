@@ -9,7 +9,6 @@ use image::RgbImage;
 use velatura::checkpoint::FloatType;
 use velatura::clip::ClipTextModel;
 use velatura::diffusion::SchedulerConfig;
-use velatura::nn::check_finite;
 use velatura::pipeline::{Painter, Part, Plan};
 use velatura::tokenizer::Tokenizer;
 use velatura::unet::Unet;
@@ -25,9 +24,9 @@ use crate::latent_source::{LatentBatch, LatentSource};
 use crate::learner::Learner;
 use crate::loader::MakeBatch;
 use crate::models;
-use crate::objective::{Losses, Objective};
+use crate::objective::{Losses, Objective, first_not_finite};
 use crate::optimizer::Named;
-use crate::picture::grid;
+use crate::picture::{grid, pictures_of};
 use crate::prior;
 use crate::run_folder::RunFolder;
 use crate::text_cache::TextCache;
@@ -41,16 +40,12 @@ use crate::{Ending, Options, Outcome};
 pub fn train(config: &Config, run: &RunFolder, options: &Options) -> Result<Outcome> {
     match UnetObjective::new(config, run, options)? {
         Some(objective) => trainer::run(&objective, config, &run.start(), options),
-        None => {
-            let step = run.start().step;
-            eprintln!("stopped while latents were encoded; `--resume` goes on from there");
-            Ok(Outcome {
-                run: run.dir().to_path_buf(),
-                step,
-                loss: f32::NAN,
-                ending: Ending::Stopped,
-            })
-        }
+        None => Ok(Outcome {
+            run: run.dir().to_path_buf(),
+            step: run.start().step,
+            loss: f32::NAN,
+            ending: Ending::Stopped,
+        }),
     }
 }
 
@@ -189,15 +184,23 @@ impl Objective for UnetObjective {
     }
 
     fn diagnose(&self, batch: &LatentBatch) -> Option<String> {
-        let context = match check_finite("text_encoder", || no_grad(|| self.context(&batch.ids))) {
-            Ok(context) => context,
-            Err(error) => return Some(error.to_string()),
-        };
-        check_finite("unet", || no_grad(|| self.denoise(batch, &context)))
-            .err()
-            .map(|error| error.to_string())
+        let context = || no_grad(|| self.context(&batch.ids));
+        match first_not_finite("text_encoder", context) {
+            Err(layer) => Some(layer),
+            Ok(context) => {
+                let denoise = || no_grad(|| self.denoise(batch, &context));
+                first_not_finite("unet", denoise).err()
+            }
+        }
     }
-    fn inspect(&self, batch: &LatentBatch) -> Inspection {
+
+    fn inspect(&self, batch: &LatentBatch, pictures: usize) -> Inspection {
+        // One at a time: a decoder's memory grows with what it is given.
+        let decoded = (0..batch.len().min(pictures)).flat_map(|sample| {
+            let latents = batch.latents.narrow_batch(sample, 1);
+            let pixels = no_grad(|| self.vae.decode(&self.vae.config().unscale(&latents)));
+            pictures_of(&pixels, 1)
+        });
         let times = batch.timesteps.iter().map(|&t| t as f32).collect();
         Inspection {
             tensors: vec![
@@ -206,7 +209,7 @@ impl Objective for UnetObjective {
                 ("timesteps", Tensor::from_vec(times, &[batch.len()])),
             ],
             texts: batch.captions.clone(),
-            picture: None,
+            pictures: decoded.collect(),
         }
     }
 }

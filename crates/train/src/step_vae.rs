@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
 use velatura::checkpoint::FloatType;
-use velatura::nn::check_finite;
 use velatura::vae::{AutoencoderKl, VaeConfig};
 use velatura_tensor::tape::no_grad;
 use velatura_tensor::{Parameter, Tensor};
@@ -16,13 +15,14 @@ use crate::critics::{self, Adversary, DISCRIMINATOR};
 use crate::dataset::{Dataset, Item, Skipped};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
+use crate::live::say;
 use crate::loader::MakeBatch;
 use crate::mirror::may_be_mirrored;
 use crate::models;
-use crate::objective::{Losses, Objective};
+use crate::objective::{Losses, Objective, first_not_finite};
 use crate::optimizer::Named;
 use crate::order::{Members, Order, Place, Stock};
-use crate::picture::{append_window, fit, grid, mirrored, to_rgb};
+use crate::picture::{append_window, fit, grid, mirrored, pictures_of, to_rgb};
 use crate::random::{Choices, Purpose, normals};
 use crate::run_folder::RunFolder;
 use crate::trainer;
@@ -204,7 +204,7 @@ impl PixelSource {
         let mut broken = |skipped: Skipped| {
             let mut known = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
             if !known.contains(&skipped) {
-                eprintln!("skipped: {skipped}");
+                say(&format!("skipped: {skipped}"));
                 known.push(skipped);
             }
         };
@@ -368,26 +368,17 @@ impl Objective for VaeObjective {
         let (pixels, noise) = (&batch.pixels, &batch.noise);
         let adversarial = self.is_adversarial(batch);
         let again = || no_grad(|| self.loss.of(&self.vae, pixels, noise, adversarial));
-        check_finite("vae", again)
-            .err()
-            .map(|error| error.to_string())
+        first_not_finite("vae", again).err()
     }
 
-    fn inspect(&self, batch: &PixelBatch) -> Inspection {
-        let side = self.source.crop;
-        let pictures: Vec<RgbImage> = batch
-            .pixels
-            .as_slice()
-            .chunks_exact(side * side * 3)
-            .filter_map(|pixels| to_rgb(pixels, side as u32, side as u32))
-            .collect();
+    fn inspect(&self, batch: &PixelBatch, pictures: usize) -> Inspection {
         Inspection {
             tensors: vec![
                 ("pixels", batch.pixels.clone()),
                 ("noise", batch.noise.clone()),
             ],
             texts: Vec::new(),
-            picture: Some(grid(&pictures, pictures.len())),
+            pictures: pictures_of(&batch.pixels, pictures),
         }
     }
 }

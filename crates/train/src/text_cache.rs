@@ -16,6 +16,7 @@ use velatura_tensor::tape::no_grad;
 
 use crate::dataset::hex;
 use crate::error::{Error, Result};
+use crate::live::say;
 
 /// Of what is in the files; to be raised when the text encoder comes to compute something else.
 const FORMAT: u32 = 1;
@@ -83,7 +84,7 @@ impl TextCache {
         if let Err(error) = written
             && !self.complained.swap(true, Ordering::Relaxed)
         {
-            eprintln!("note: encoded texts are not kept: {error}");
+            say(&format!("note: encoded texts are not kept: {error}"));
         }
     }
 }

@@ -11,9 +11,12 @@ use crate::checkpoint::{Checkpoints, restore};
 use crate::config::Config;
 use crate::ema::Ema;
 use crate::error::{Error, Result};
+use crate::first_batches;
+use crate::live::say;
 use crate::loader::Loader;
 use crate::objective::{Objective, optimizers, step};
 use crate::optimizer::Optimizer;
+use crate::picture::write_png;
 use crate::progress::Progress;
 use crate::{Ending, Options, Outcome};
 
@@ -46,7 +49,7 @@ pub(crate) fn run<O: Objective>(
             &run.dir,
             start.step,
             run.steps,
-            run.batch_size,
+            objective.batch_size(),
             run.log_every,
         )?,
     };
@@ -54,15 +57,22 @@ pub(crate) fn run<O: Objective>(
         .iter()
         .map(|named| named.parameter.shape().iter().product::<usize>())
         .sum();
-    session.progress.say(&format!(
-        "{:.2} million parameters in {} tensors; steps {} to {} of {} picture{} each",
+    let together = objective.batch_size();
+    say(&format!(
+        "{:.2} million parameters in {} tensors; steps {} to {} of {together} picture{} each",
         count as f64 / 1e6,
         parameters.len(),
         start.step + 1,
         run.steps,
-        run.batch_size,
-        if run.batch_size == 1 { "" } else { "s" }
+        if together == 1 { "" } else { "s" }
     ));
+    if start.step == 0 && first_batches::write(objective, &run.dir, run.steps)? {
+        let sheet = run.dir.join(first_batches::SHEET);
+        say(&format!(
+            "what the first steps are fed: {}",
+            sheet.display()
+        ));
+    }
 
     let mut place = Place {
         step: start.step,
@@ -88,13 +98,10 @@ pub(crate) fn run<O: Objective>(
             });
         }
     };
-    session.progress.say(&match ending {
-        Ending::Stopped => format!("stopped after step {step}; `--resume` goes on from there"),
-        Ending::Finished => {
-            let model = run.dir.join("model");
-            format!("done: the model is in {}", model.display())
-        }
-    });
+    if ending == Ending::Finished {
+        let model = run.dir.join("model");
+        say(&format!("done: the model is in {}", model.display()));
+    }
     Ok(Outcome {
         run: run.dir.clone(),
         step,
@@ -166,13 +173,9 @@ impl<O: Objective> Session<'_, O> {
                 self.save(number, optimizers, ema.as_mut())?;
             }
         }
-        if place.step < run.steps {
-            if self.saved.unwrap_or(0) != place.step {
-                self.save(place.step, optimizers, ema.as_mut())?;
-            }
-            return Ok(());
+        if place.step < run.steps && self.saved.unwrap_or(0) != place.step {
+            self.save(place.step, optimizers, ema.as_mut())?;
         }
-        crate::plot::write(&run.dir, self.progress.rows())?;
         crate::report::write(&run.dir, self.progress.rows())
     }
 
@@ -217,19 +220,16 @@ impl<O: Objective> Session<'_, O> {
         let dir = self.config.run.dir.join("samples");
         fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
         let path = dir.join(format!("step-{step:06}.png"));
-        picture
-            .save(&path)
-            .map_err(|error| Error::run(&path, format!("cannot write the samples: {error}")))?;
-        let png = fs::read(&path).map_err(Error::io("read", &path))?;
+        let png = write_png(&picture, &path)?;
         self.progress.picture(step, &png, picture.dimensions())?;
-        self.progress.say(&format!(
+        say(&format!(
             "samples of step {step}: {}{remark}",
             path.display()
         ));
         let (width, height) = picture.dimensions();
         let image = Image::new(width as usize, height as usize, picture.into_raw());
         if let Some(text) = (options.show)(&image) {
-            self.progress.say(&text);
+            say(&text);
         }
         Ok(())
     }
@@ -237,8 +237,8 @@ impl<O: Objective> Session<'_, O> {
     /// The end of a run whose numbers are none any more; the batch is kept for a person to look at.
     fn not_finite(&self, step: u64, what: String, batch: &O::Batch) -> Error {
         let dir = self.config.run.dir.join(format!("not-finite-{step:06}"));
-        let batch = match self.objective.inspect(batch).save(&dir) {
-            Ok(()) => dir.display().to_string(),
+        let batch = match self.objective.inspect(batch, usize::MAX).save(&dir) {
+            Ok(()) => format!("in {}", dir.display()),
             Err(error) => format!("lost ({error})"),
         };
         Error::NotFinite {
@@ -249,12 +249,9 @@ impl<O: Objective> Session<'_, O> {
         }
     }
 
-    /// For messages: where the newest checkpoint lies.
-    fn last_checkpoint(&self) -> String {
-        match self.saved {
-            Some(step) => self.checkpoints.path(step).display().to_string(),
-            None => "none".into(),
-        }
+    /// Where the newest checkpoint lies.
+    fn last_checkpoint(&self) -> Option<PathBuf> {
+        self.saved.map(|step| self.checkpoints.path(step))
     }
 }
 

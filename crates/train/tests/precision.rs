@@ -9,9 +9,12 @@ use velatura_tensor::{Precision, Tensor};
 use velatura_train::config::Loss;
 use velatura_train::{Denoising, Example};
 
-/// What `benches/peers/gradient_errors.py` gives for a model of these sizes: PyTorch's bf16 autocast, all parameters
-/// together.
-const PYTORCH: f64 = 1.7e-2;
+/// What `benches/peers/gradient_errors.py` gives for models of these sizes: PyTorch's bf16 autocast, all parameters
+/// together, the mean over eight seeds, of which one is 1.4e-2 to 1.9e-2.
+const PYTORCH: f64 = 1.72e-2;
+
+/// Weights and inputs are drawn so often: the error of one draw says little, as PyTorch's own spread shows.
+const DRAWS: u64 = 4;
 
 fn normal(seed: u64, shape: &[usize]) -> Tensor {
     let values = TorchGenerator::new(seed).randn(shape.iter().product());
@@ -19,7 +22,7 @@ fn normal(seed: u64, shape: &[usize]) -> Tensor {
 }
 
 /// The gradients of a UNet whose convolutions are wide enough, and have pixels enough, for every algorithm.
-fn gradients(precision: Precision) -> Vec<f32> {
+fn gradients(seed: u64, precision: Precision) -> Vec<f32> {
     let config = UnetConfig::from_json(&json!({
         "in_channels": 4,
         "out_channels": 4,
@@ -32,7 +35,7 @@ fn gradients(precision: Precision) -> Vec<f32> {
         "cross_attention_dim": 32,
     }))
     .unwrap();
-    let store = Store::init(1).with_products_in(precision);
+    let store = Store::init(seed).with_products_in(precision);
     let unet = Unet::load(&config, &store.root()).unwrap();
     let settings = SchedulerConfig::from_value(json!({
         "_class_name": "DDPMScheduler",
@@ -47,10 +50,10 @@ fn gradients(precision: Precision) -> Vec<f32> {
     let loss = Denoising::new(&settings, &Loss::default()).loss(
         &unet,
         &Example {
-            latents: &normal(1, &[8, 16, 16, 4]),
-            noise: &normal(2, &[8, 16, 16, 4]),
+            latents: &normal(3 * seed, &[8, 16, 16, 4]),
+            noise: &normal(3 * seed + 1, &[8, 16, 16, 4]),
             timesteps: &[100, 200, 300, 400, 500, 600, 700, 800],
-            context: &normal(3, &[8, 9, 32]),
+            context: &normal(3 * seed + 2, &[8, 9, 32]),
             importance: &[],
         },
     );
@@ -59,15 +62,24 @@ fn gradients(precision: Precision) -> Vec<f32> {
     store.parameters().iter().flat_map(of).collect()
 }
 
-#[test]
-fn gradients_in_bf16_are_as_near_as_pytorchs() {
-    let (exact, rounded) = (gradients(Precision::F32), gradients(Precision::Bf16));
+/// ‖bf16 − f32‖ / ‖f32‖
+fn error(seed: u64) -> f64 {
+    let (exact, rounded) = (
+        gradients(seed, Precision::F32),
+        gradients(seed, Precision::Bf16),
+    );
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let pairs = rounded.iter().zip(&exact);
     let off = norm(&mut pairs.map(|(&a, &b)| f64::from(a) - f64::from(b)));
-    let relative = off / norm(&mut exact.iter().map(|&x| f64::from(x)));
-    println!("relative error of the gradients {relative:.2e}");
-    assert!(relative < PYTORCH, "relative error {relative:e}");
+    off / norm(&mut exact.iter().map(|&x| f64::from(x)))
+}
+
+#[test]
+fn gradients_in_bf16_are_as_near_as_pytorchs() {
+    let errors: Vec<f64> = (1..=DRAWS).map(error).collect();
+    let mean = errors.iter().sum::<f64>() / DRAWS as f64;
+    println!("relative errors of the gradients {errors:.4?}, mean {mean:.2e}");
+    assert!(mean < PYTORCH, "mean {mean:e} of {errors:.4?}");
     // Weights in bf16 are rounded on every machine.
-    assert!(relative > 0.0);
+    assert!(errors.iter().all(|&error| error > 0.0));
 }

@@ -283,14 +283,29 @@ fn folders_with_flaws_are_survived_and_parts_that_do_not_fit_refused() {
         message("channels", "in_channels = 4", "in_channels = 3")
             .contains("latent_channels of the VAE")
     );
-    assert!(
-        message(
-            "width",
-            "cross_attention_dim = 16",
-            "cross_attention_dim = 8"
-        )
-        .contains("hidden_size")
-    );
+    // Before anything is encoded, which can take hours: pictures of another seed would make another cache.
+    let caches = || fs::read_dir(dir.path().join("cache")).unwrap().count();
+    let before = caches();
+    let narrow = text
+        .replace("count = 9", "count = 9\nseed = 9")
+        .replace("cross_attention_dim = 16", "cross_attention_dim = 8");
+    let error = run(&config(dir.path(), "width", &narrow), false, None).unwrap_err();
+    assert!(error.to_string().contains("hidden_size"), "{error}");
+    assert_eq!(caches(), before);
+    // Numbers that are none: the batch can be looked at, and is said to come before any checkpoint.
+    let error = message("blow", "learning_rate = 2e-3", "learning_rate = 1e30");
+    for part in [
+        "the loss is NaN, first in ",
+        "there is none before it",
+        "in ",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!error.contains("another copy"), "{error}");
+    let kept = fs::read_dir(dir.path().join("blow")).unwrap().flatten();
+    let kept = kept.filter(|entry| entry.path().join("batch.png").is_file());
+    assert_eq!(kept.count(), 1);
+
     let error = message(
         "schedule",
         "[optimizer]",

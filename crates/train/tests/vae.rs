@@ -88,7 +88,7 @@ fn a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not() {
     for file in [
         "samples/step-000004.png",
         "samples/step-000008.png",
-        "loss.png",
+        "first-batches.png",
         "report.html",
         "tensorboard/events.out.tfevents.0.velatura",
         "config.toml",

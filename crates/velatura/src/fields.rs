@@ -1,8 +1,23 @@
 //! Reads the fields of a `config.json` so that every complaint names field, expected and found.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
+
+thread_local! {
+    static ASKED: RefCell<Option<BTreeSet<String>>> = const { RefCell::new(None) };
+}
+
+/// Runs `read` and says besides which fields of configs it has asked for. Published configs have many more, so those that
+/// nobody reads are passed over; in a config that a person writes they are slips of the pen.
+pub fn fields_read_by<T>(read: impl FnOnce() -> T) -> (T, BTreeSet<String>) {
+    ASKED.set(Some(BTreeSet::new()));
+    let result = read();
+    (result, ASKED.take().unwrap_or_default())
+}
 
 /// The fields of one JSON object.
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +85,23 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn field(self, name: &str) -> Option<&'a Value> {
+        ASKED.with_borrow_mut(|asked| {
+            if let Some(asked) = asked {
+                asked.insert(name.to_owned());
+            }
+        });
+        self.0.get(name)
+    }
+
     /// The value; none where the field is missing or null.
     pub fn value(self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.field(name).filter(|value| !value.is_null())
     }
 
     /// The field, which has to be there.
     pub fn get<T: Field>(self, name: &str) -> Result<T> {
-        match self.0.get(name) {
+        match self.field(name) {
             Some(value) => self.typed(name, value),
             None => Err(Error::config(name, T::NAME, "no such field")),
         }

@@ -16,3 +16,4 @@ pub mod vae;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use fields::fields_read_by;

@@ -2,6 +2,7 @@
 
 mod support;
 
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use velatura::clip::ClipModel;
 use velatura::image::Image;
 use velatura_tensor::{Precision, Tensor};
@@ -68,6 +69,35 @@ fn embeddings_and_scores_are_transformers() {
         let wanted = 100.0 * cosine.max(0.0);
         assert!((score - wanted).abs() < bound, "{score} and {wanted}");
     }
+}
+
+/// Published checkpoints, OpenAI's among them, were saved by a transformers that counted the positions as weights.
+#[test]
+fn checkpoints_of_older_transformers_load() {
+    let Some(dir) = support::topic("clip") else {
+        return;
+    };
+    let old = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), old.path().join(file.file_name())).unwrap();
+    }
+    let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+    let weights = SafeTensors::deserialize(&bytes).unwrap();
+    let ids: Vec<u8> = (0..5_i64).flat_map(i64::to_le_bytes).collect();
+    let ids = TensorView::new(Dtype::I64, vec![1, 5], &ids).unwrap();
+    let mut tensors = weights.tensors();
+    for half in ["text_model", "vision_model"] {
+        tensors.push((format!("{half}.embeddings.position_ids"), ids.clone()));
+    }
+    let path = old.path().join("model.safetensors");
+    safetensors::serialize_to_file(tensors, None, &path).unwrap();
+    let score = |dir: &std::path::Path| {
+        let picture = Image::read(&dir.join("picture.png")).unwrap();
+        let model = ClipModel::open(dir, Precision::F32).unwrap();
+        model.score(&picture, "a red boat").unwrap()
+    };
+    assert_eq!(score(old.path()), score(&dir));
 }
 
 #[test]

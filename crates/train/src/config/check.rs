@@ -39,6 +39,7 @@ impl Config {
         )?;
 
         self.check_data()?;
+        self.check_tables()?;
         if let Some(prior) = &self.prior {
             ensure(
                 model.part.learns_latents(),

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use velatura_scenes::HeldOut;
 
 /// `[data]`: one source of pictures, or several in `[[data.sources]]`, and what is made of them.
+///
+/// The fields of the one source are those of [`Source`], written out again: flattened into this table, serde would neither
+/// refuse unknown fields nor say in which line a mistake stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {

@@ -47,9 +47,22 @@ pub(super) fn is_list(name: &OsStr) -> bool {
 /// # Errors
 /// It cannot be read, or a line cannot be understood: with its number.
 pub(super) fn read_list(path: &Path, below: &Path, listed: &mut Listed) -> Result<()> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let text = utf8(bytes).map_err(|what| Error::data(path.display(), what))?;
     if path.extension() == Some(OsStr::new("csv")) {
         let mut lines = csv::Reader::from_reader(text.as_bytes());
+        let header = lines.headers().cloned().unwrap_or_default();
+        if let Some(missing) = ["file_name", "text"]
+            .iter()
+            .find(|column| !header.iter().any(|found| found == **column))
+        {
+            let found: Vec<&str> = header.iter().collect();
+            let message = format!(
+                "expected the columns file_name and text in its first line, found no {missing} among: {}",
+                found.join(", ")
+            );
+            return Err(Error::data(path.display(), message));
+        }
         let rows = lines.deserialize::<Row>().enumerate();
         for (index, row) in rows {
             // The header is line 1; a text may go over several lines, so only the row is certain.
@@ -57,7 +70,7 @@ pub(super) fn read_list(path: &Path, below: &Path, listed: &mut Listed) -> Resul
                 |what: String| Error::data(format!("{}, row {}", path.display(), index + 2), what);
             let row = row.map_err(|error| {
                 fault(format!(
-                    "expected the columns file_name and text, found {error}"
+                    "expected as many fields as its first line names, found {error}"
                 ))
             })?;
             let line = Line {
@@ -111,13 +124,16 @@ fn add(line: Line, below: &Path, listed: &mut Listed) -> Result<(), String> {
 ///
 /// # Errors
 /// It cannot be read, or is not UTF-8.
-pub(super) fn beside(picture: &Path) -> Result<Vec<String>> {
+pub(super) fn beside(picture: &Path) -> Result<Vec<String>, String> {
     let path = picture.with_extension("txt");
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-    lines(bytes).map_err(|what| Error::data(path.display(), what))
+    let read = fs::read(&path).map_err(|error| error.to_string());
+    read.and_then(lines).map_err(|what| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name}: {what}")
+    })
 }
 
 /// The captions of a text: one in each line that is not blank.
@@ -125,11 +141,21 @@ pub(super) fn beside(picture: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// It is not UTF-8.
 pub(super) fn lines(bytes: Vec<u8>) -> Result<Vec<String>, String> {
-    let text = String::from_utf8(bytes)
-        .map_err(|_| "expected a caption in UTF-8, found other bytes".to_owned())?;
-    Ok(trimmed(
-        text.strip_prefix('\u{feff}').unwrap_or(&text).lines(),
-    ))
+    Ok(trimmed(utf8(bytes)?.lines()))
+}
+
+/// The text of a file, without the mark that some editors put before it.
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        format!(
+            "expected text in UTF-8, found other bytes from byte {place} on; save the file as UTF-8"
+        )
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }
 
 /// Captions without the space round them, and without those that are nothing but space.
@@ -167,7 +193,11 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_is_said_by_row() {
         let message = |name: &str, text: &str| read(name, text).unwrap_err().to_string();
-        assert!(message("metadata.csv", "file,text\na.png,x\n").contains("row 2"));
+        let error = message("metadata.csv", "file,text\na.png,x\n");
+        assert!(error.contains("no file_name among: file, text"), "{error}");
+        // As spreadsheets save it.
+        let marked = "\u{feff}file_name,text\na.png,x\n";
+        assert_eq!(read("metadata.csv", marked).unwrap().len(), 1);
         let outside = "file_name,text\na.png,x\n../b.png,x\n";
         let error = message("metadata.csv", outside);
         assert!(

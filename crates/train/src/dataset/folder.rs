@@ -64,7 +64,13 @@ impl FolderDataset {
             }
             let captions = match listed.remove(&file) {
                 Some(captions) => captions,
-                None => captions::beside(&dir.join(&file))?,
+                None => match captions::beside(&dir.join(&file)) {
+                    Ok(captions) => captions,
+                    Err(reason) => {
+                        dataset.skip(&file, reason);
+                        continue;
+                    }
+                },
             };
             if captions.is_empty() && captions_needed {
                 dataset.skip(
@@ -218,6 +224,8 @@ mod tests {
         picture(&at("mute.png"), 1);
         fs::write(at("text.png"), "I am no picture").unwrap();
         fs::write(at("empty.jpg"), "").unwrap();
+        picture(&at("latin.png"), 1);
+        fs::write(at("latin.txt"), b"caf\xe9").unwrap();
         fs::write(
             at("metadata.jsonl"),
             "{\"file_name\": \"gone.png\", \"text\": \"where?\"}",
@@ -230,7 +238,16 @@ mod tests {
             .iter()
             .map(|skipped| skipped.file.as_str())
             .collect();
-        assert_eq!(names, ["gone.png", "empty.jpg", "mute.png", "text.png"]);
+        let expected = ["gone.png", "empty.jpg", "latin.png", "mute.png", "text.png"];
+        assert_eq!(names, expected);
+        let summary = summary(dataset.skipped());
+        for part in [
+            "empty.jpg (it is empty)",
+            "latin.png (latin.txt: expected text in UTF-8, found other bytes from byte 3 on",
+        ] {
+            assert!(summary.contains(part), "{summary}");
+        }
+        assert!(!summary.contains('\n'), "{summary}");
         // A VAE needs no captions.
         assert_eq!(
             FolderDataset::scan(dir.path(), false).unwrap().len(),

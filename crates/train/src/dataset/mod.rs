@@ -226,11 +226,7 @@ pub fn summary(skipped: &[Skipped]) -> String {
     } else {
         String::new()
     };
-    format!(
-        "{} pictures skipped: {}{more}",
-        skipped.len(),
-        names.join(", ")
-    )
+    format!("{} skipped: {}{more}", skipped.len(), names.join(", "))
 }
 
 /// Lower-case hexadecimal digits.

@@ -16,6 +16,9 @@ use super::{Item, Pictures, Skipped, captions, shards, summary};
 use crate::error::{Error, Result};
 use crate::picture::{self, is_ending};
 
+/// Members of an archive begin at multiples of so many bytes.
+const BLOCK: u64 = 512;
+
 /// Pictures in tar archives.
 pub struct WebDataset {
     /// As the config names it.
@@ -94,15 +97,26 @@ impl WebDataset {
         let entries = archive
             .entries_with_seek()
             .map_err(Error::io("read", &path))?;
+        // Where the last member ends.
+        let mut reached = 0;
+        let mut cut = false;
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => {
-                    let reason = format!("cannot be read to its end: {error}{}", compressed(&path));
+                Err(error) if reached == 0 => {
+                    let reason = format!("not a tar archive: {error}{}", compressed(&path));
                     self.skip(shard, "", reason);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.skip(shard, "", format!("cannot be read to its end: {error}"));
                     break;
                 }
             };
+            let content = entry.raw_file_position();
+            let whole = content.saturating_add(entry.size());
+            reached = whole.checked_next_multiple_of(BLOCK).unwrap_or(whole);
+            cut |= whole > end;
             if !entry.header().entry_type().is_file() {
                 continue;
             }
@@ -111,11 +125,12 @@ impl WebDataset {
                 continue;
             };
             let span = Span {
-                start: entry.raw_file_position(),
+                start: content,
                 length: entry.size(),
             };
             if span.start.saturating_add(span.length) > end {
-                self.skip(shard, &name, "the archive ends within it");
+                let reason = "the archive was cut short within it; what came after is missing";
+                self.skip(shard, &name, reason);
                 continue;
             }
             let number = *known.entry(key.to_owned()).or_insert_with(|| {
@@ -134,6 +149,11 @@ impl WebDataset {
             } else {
                 *place = Some(span);
             }
+        }
+        // Whole archives go on with blocks of zeros.
+        if reached >= end && end > 0 && !cut {
+            let reason = "no end mark: it may have been cut short between two members";
+            self.skip(shard, "", reason);
         }
         if keys.iter().all(|(_, members)| members.picture.is_none()) {
             self.skip(shard, "", "no pictures in it");

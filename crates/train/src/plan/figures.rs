@@ -275,7 +275,7 @@ pub(super) fn duration(config: &Config, pictures: &Pictures, measured: &Measured
         };
         if passes > 0.0 {
             time.push(Amount::new(
-                format!("{grids} sample grids"),
+                format!("{grids} sample grid{}", if grids == 1 { "" } else { "s" }),
                 grids as f64 * passes * forward,
                 How::Estimated,
             ));

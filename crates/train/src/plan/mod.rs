@@ -15,6 +15,7 @@ use serde::Serialize;
 pub use self::figures::{Amount, How, PartSize};
 use self::figures::{disk, duration, memory, sizes};
 use self::measure::{Measured, measure};
+use crate::Options;
 use crate::config::{Config, Part};
 use crate::error::Result;
 use crate::machine;
@@ -23,7 +24,6 @@ use crate::run_folder::RunFolder;
 use crate::scorer::ScorerObjective;
 use crate::step_unet::UnetObjective;
 use crate::step_vae::VaeObjective;
-use crate::{Options, on_device};
 
 /// What a run will take.
 #[derive(Debug, Serialize)]
@@ -72,9 +72,7 @@ pub struct Plan {
 /// # Errors
 /// The config, the data or the base model cannot be used.
 pub fn plan(file: &Path, options: &Options) -> Result<Plan> {
-    on_device(options.device, || {
-        within(machine::memory_available(), file, options)
-    })
+    within(machine::memory_available(), file, options)
 }
 
 /// [`plan`] with so many bytes of memory; none where the system does not tell.

@@ -39,7 +39,6 @@ pub(super) struct SceneSource {
 
 /// Pictures and what is to be said of them.
 pub(crate) struct SceneBatch {
-    pub step: u64,
     /// `[B, SIZE, SIZE, 3]`
     pub pixels: Tensor,
     pub targets: Vec<Target>,
@@ -101,7 +100,6 @@ impl SceneSource {
             pictures[..numbers].copy_from_slice(again.as_slice());
         }
         Ok(SceneBatch {
-            step,
             pixels: Tensor::from_vec(pictures, &[self.batch, side, side, 3]),
             targets,
         })

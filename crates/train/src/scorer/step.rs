@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use velatura::checkpoint::FloatType;
-use velatura::nn::check_finite;
 use velatura::pipeline::PrecisionChoice;
 use velatura_tensor::Parameter;
 use velatura_tensor::tape::no_grad;
@@ -22,9 +21,9 @@ use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::loader::MakeBatch;
 use crate::models;
-use crate::objective::{Losses, Objective};
+use crate::objective::{Losses, Objective, first_not_finite};
 use crate::optimizer::Named;
-use crate::picture::{grid, to_rgb};
+use crate::picture::{grid, pictures_of, to_rgb};
 use crate::run_folder::RunFolder;
 use crate::trainer;
 use crate::{Options, Outcome};
@@ -170,21 +169,14 @@ impl Objective for ScorerObjective {
 
     fn diagnose(&self, batch: &SceneBatch) -> Option<String> {
         let again = || no_grad(|| self.scorer.forward(&batch.pixels).cells);
-        let fault = check_finite("scorer", again).err()?;
-        Some(format!("step {}: {fault}", batch.step))
+        first_not_finite("scorer", again).err()
     }
 
-    fn inspect(&self, batch: &SceneBatch) -> Inspection {
-        let side = ScorerConfig::SIZE as u32;
-        let pixels = batch.pixels.as_slice();
-        let pictures: Vec<RgbImage> = pixels
-            .chunks_exact((side * side * 3) as usize)
-            .filter_map(|pixels| to_rgb(pixels, side, side))
-            .collect();
+    fn inspect(&self, batch: &SceneBatch, pictures: usize) -> Inspection {
         Inspection {
             tensors: vec![("pixels", batch.pixels.clone())],
             texts: batch.targets.iter().map(|t| format!("{t:?}")).collect(),
-            picture: Some(grid(&pictures, 8)),
+            pictures: pictures_of(&batch.pixels, pictures),
         }
     }
 }

@@ -44,7 +44,10 @@ const RULES: &[Rule] = &[
 ];
 
 /// Tensors that files carry though no model needs them: buffers which older versions saved.
-const HARMLESS: &[&str] = &["text_model.embeddings.position_ids"];
+const HARMLESS: &[&str] = &[
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
+];
 
 /// Attention projections are matrices, which some converters wrote as 1×1 convolutions `[O, I, 1, 1]`.
 const MATRICES: &[&str] = &[

@@ -1,12 +1,9 @@
-//! Reading one safetensors file: a memory map and a header that is believed only after it has been checked.
-//!
-//! The format (<https://huggingface.co/docs/safetensors>): eight bytes with the header's length N, little-endian;
-//! N bytes of JSON `{name: {dtype, shape, data_offsets: [begin, end]}}` with an optional `__metadata__`; the data,
-//! without gaps. The header is parsed here and not by the `safetensors` crate, because its sums of hostile offsets
-//! can overflow, because it overlooks names which occur twice, and because its errors do not name the tensor.
+//! Reading one safetensors file (<https://huggingface.co/docs/safetensors>): a memory map, a header that is believed only
+//! after it has been checked, and numbers that become f32.
+
+mod header;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use velatura_kernels::elementwise::all_finite;
 use velatura_kernels::pool::parallel_chunks_mut;
 
+use self::header::{Header, TensorInfo};
 use crate::error::{Error, Result};
 
 /// Numbers that one thread converts at a time: 256 KiB of f32, which are checked while they are in its cache.
@@ -27,9 +23,6 @@ const PIECE: usize = 1 << 16;
 
 /// Bytes of a file that are read at a time before their pages are given back.
 const READ: usize = 16 << 20;
-
-/// The specification's limit on the header, in bytes.
-const MAX_HEADER: u64 = 100_000_000;
 
 /// The bytes of a file: mapped, or compiled into the program.
 enum Bytes {
@@ -74,14 +67,6 @@ struct Inner {
     data: usize,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
-}
-
-/// What the header says of one tensor; the range has been checked against the file.
-#[derive(Clone, Debug, Deserialize)]
-struct TensorInfo {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data_offsets: (usize, usize),
 }
 
 /// One tensor of an open file: its description, and its bytes where they lie.
@@ -144,7 +129,7 @@ impl TensorFile {
 
     fn new(path: PathBuf, bytes: Bytes) -> Result<TensorFile> {
         let (data, Header { tensors, metadata }) =
-            read_header(bytes.as_slice()).map_err(|error| error.in_file(&path))?;
+            Header::read(bytes.as_slice()).map_err(|error| error.in_file(&path))?;
         Ok(TensorFile {
             inner: Arc::new(Inner {
                 path,
@@ -324,142 +309,5 @@ where
             *x = parse(number);
         }
         few.convert_to_f32_slice(values);
-    }
-}
-
-/// Checks everything that is believed later. Returns where the data begin, and what the header says.
-fn read_header(bytes: &[u8]) -> Result<(usize, Header)> {
-    let wrong = |message: String| Error::Format {
-        file: PathBuf::new(),
-        message,
-    };
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(wrong(format!(
-            "expected a safetensors file, found only {} bytes; the file was cut short, fetch or write it again",
-            bytes.len()
-        )));
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER {
-        return Err(wrong(format!(
-            "this is not a safetensors file: its first eight bytes announce a header of {length} bytes \
-             (at most {MAX_HEADER} are allowed); if it is a .ckpt or .bin under another name, convert it"
-        )));
-    }
-    let Some(header) = rest.get(..length as usize) else {
-        return Err(wrong(format!(
-            "the header announces {length} bytes, and the file ends after {}; it was cut short \
-             (or is no safetensors file), fetch or write it again",
-            rest.len()
-        )));
-    };
-    let header_length = header.len();
-    let header: Header = serde_json::from_slice(header)
-        .map_err(|error| wrong(format!("the safetensors header cannot be read: {error}")))?;
-    check_ranges(&header.tensors, rest.len() - header_length)?;
-    Ok((8 + header_length, header))
-}
-
-/// Every tensor has as many bytes as its shape needs, and together they fill the `available` bytes without gap or
-/// overlap.
-fn check_ranges(tensors: &BTreeMap<String, TensorInfo>, available: usize) -> Result<()> {
-    let mut in_order: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
-    in_order.sort_by_key(|(_, info)| info.data_offsets);
-    let mut reached = 0;
-    for (name, info) in in_order {
-        let (begin, end) = info.data_offsets;
-        let bits = info
-            .shape
-            .iter()
-            .try_fold(info.dtype.bitsize(), |product, &dim| {
-                product.checked_mul(dim)
-            })
-            .filter(|bits| bits % 8 == 0);
-        let Some(size) = bits.map(|bits| bits / 8) else {
-            return Err(Error::tensor(
-                name,
-                "a shape that fits into memory",
-                format!("{:?}", info.shape),
-            ));
-        };
-        if end.checked_sub(begin) != Some(size) {
-            return Err(Error::tensor(
-                name,
-                format!("{size} bytes for {:?} of type {:?}", info.shape, info.dtype),
-                format!("the byte range {begin}..{end}; the file's header is damaged"),
-            ));
-        }
-        if begin != reached {
-            return Err(Error::tensor(
-                name,
-                format!("data from byte {reached} on, where the tensor before it ends"),
-                format!("data from byte {begin} on; the file's header is damaged"),
-            ));
-        }
-        if end > available {
-            return Err(Error::tensor(
-                name,
-                format!("data up to byte {end}"),
-                format!(
-                    "a file that ends after {available} bytes of data; it was cut short, fetch or write it again"
-                ),
-            ));
-        }
-        reached = end;
-    }
-    if reached != available {
-        return Err(Error::Format {
-            file: PathBuf::new(),
-            message: format!(
-                "the header describes {reached} bytes of data, and the file has {available}; it is damaged"
-            ),
-        });
-    }
-    Ok(())
-}
-
-/// The header, in which a name may occur only once.
-struct Header {
-    tensors: BTreeMap<String, TensorInfo>,
-    metadata: BTreeMap<String, String>,
-}
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Header;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object with one entry per tensor")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                use serde::de::Error as _;
-                let mut tensors = BTreeMap::new();
-                let mut metadata = BTreeMap::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if name == "__metadata__" {
-                        // Other people's notes, of which only texts are of use here.
-                        let notes: serde_json::Value = map.next_value()?;
-                        metadata = notes
-                            .as_object()
-                            .into_iter()
-                            .flatten()
-                            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into())))
-                            .collect();
-                    } else {
-                        let info = map.next_value().map_err(|error| {
-                            A::Error::custom(format!("tensor `{name}`: {error}"))
-                        })?;
-                        if tensors.insert(name.clone(), info).is_some() {
-                            return Err(A::Error::custom(format!("tensor `{name}` occurs twice")));
-                        }
-                    }
-                }
-                Ok(Header { tensors, metadata })
-            }
-        }
-        deserializer.deserialize_map(Entries)
     }
 }

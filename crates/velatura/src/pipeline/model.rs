@@ -119,6 +119,11 @@ impl Model {
             return Ok(Vec::new());
         }
         let (tokenizer, _) = self.tokenizer()?;
+        // What it has been taught since is known, whatever it is spelt like.
+        let taught = self.words.iter();
+        let text = taught.fold(text.to_owned(), |text, known| {
+            text.replace(&known.word, " ")
+        });
         let mut unknown: Vec<String> = Vec::new();
         for word in text.split(|c: char| !c.is_alphanumeric()) {
             let known = word.is_empty() || tokenizer.encode(word)?.length <= 1;
