@@ -2,6 +2,7 @@
 
 use super::patches::{Patches, Run};
 use super::{Algorithm, ConvShape, Form, PackedConv};
+use crate::elementwise::sum_rows_unnoted;
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::{Left, Right};
 use crate::gemm::weight_gradient::{Inputs, WeightGradient};
@@ -141,9 +142,9 @@ fn input_phase(
 }
 
 /// The gradient `dw: [O, I, kh, kw]` of [`forward`](super::forward)'s weight: `dw[o, i, dy, dx] =
-/// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`.
+/// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`, and `db: [O]` of its bias, the sums of `dy`.
 ///
-/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit or a dot product.
+/// With [`Precision::Bf16`] the factors of the products are rounded to bf16 where the CPU has a matrix unit or a dot product.
 ///
 /// # Panics
 /// When a slice's length does not fit the shape.
@@ -152,10 +153,11 @@ pub fn backward_weight(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    db: Option<&mut [f32]>,
     precision: Precision,
 ) {
     let algorithm = Algorithm::choose_for_weight_gradient(shape, precision);
-    backward_weight_by(algorithm, shape, x, dy, dw, precision);
+    backward_weight_by(algorithm, shape, x, dy, dw, db, precision);
 }
 
 /// [`backward_weight`] by another algorithm than the one it would take.
@@ -168,6 +170,7 @@ pub fn backward_weight_by(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    mut db: Option<&mut [f32]>,
     precision: Precision,
 ) {
     assert_eq!(x.len(), shape.input_len(), "an input for {shape:?}");
@@ -185,21 +188,25 @@ pub fn backward_weight_by(
     let pixels = shape.batch * shape.out_height() * shape.out_width();
     if let Algorithm::Winograd(tile) = algorithm {
         assert_eq!((shape.kernel, shape.stride), (3, 1), "for 3×3 of stride 1");
-        return winograd::weight_gradient(&shape.geometry(), tile, precision, x, dy, dw);
+        return winograd::weight_gradient(&shape.geometry(), tile, precision, x, dy, dw, db);
     }
     if shape.is_pointwise() {
-        return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, precision);
+        return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, db, precision);
     }
     let taps = shape.kernel * shape.kernel;
     let columns = taps * channels;
     let patches = shape.patches(x);
     let isa = isa::active();
+    let dotted = precision == Precision::Bf16 && isa.has_bf16_dot();
+    if let (Some(db), false) = (&mut db, dotted) {
+        sum_rows_unnoted(pixels, outputs, dy, db);
+    }
     if precision == Precision::Bf16 && isa.has_tiles() {
         let places = Places::patches(&patches, shape.batch);
         return tiles::weight_gradient(&places, outputs, dy, dw);
     }
     let mut by_tap = scratch::lease(outputs * columns);
-    if precision == Precision::Bf16 && isa.has_bf16_dot() {
+    if dotted {
         let work = WeightGradient {
             rows: pixels,
             outputs,
@@ -207,7 +214,7 @@ pub fn backward_weight_by(
             dy,
             x: Inputs::Patches(&patches),
         };
-        work.run(isa, &mut by_tap);
+        work.run(isa, &mut by_tap, db);
     } else {
         let panels = gemm::packed::panels(isa, columns, Precision::F32);
         let (left, right) = (Left::Columns(dy), Right::Patches(&patches));

@@ -1,7 +1,8 @@
 //! The gradient of a weight in bf16: `dw = dyᵀ · x`, a sum over rows (pixels), of which a dot product takes two.
 //!
 //! Both factors are packed in pairs of rows, a piece of the sum at a time, by the task that multiplies them: memory
-//! is read once for each block of the result, and the pairs stay in the second-level cache.
+//! is read once for each block of the result, and the pairs stay in the second-level cache. The columns of `dy` are
+//! summed on the way, for the gradient of a bias.
 
 use std::ops::Range;
 
@@ -9,6 +10,7 @@ use super::panels::{Panel, Panels};
 use super::tile::{self, Block, LeftView, Store};
 use super::{Precision, packed};
 use crate::conv::patches::Patches;
+use crate::elementwise::{combine, sum_rows_unnoted};
 use crate::gemm::operands::Window;
 use crate::isa::{Isa, Kernel, Simd};
 use crate::pool;
@@ -52,23 +54,25 @@ pub(crate) struct WeightGradient<'a> {
 }
 
 impl WeightGradient<'_> {
-    /// Rounds both factors to bf16 and multiplies. The sum is cut into slabs that depend on the shape alone, and the
-    /// slabs are added in order: results do not depend on the number of threads.
+    /// Rounds both factors to bf16 and multiplies; `db: [outputs]` are the sums of `dy` as it is. All sums are cut into
+    /// pieces that depend on the shape alone, and the pieces are added in order: results do not depend on the number of
+    /// threads.
     ///
     /// # Panics
     /// When `isa` has no bf16 dot product.
-    pub fn run(&self, isa: Isa, dw: &mut [f32]) {
+    pub fn run(&self, isa: Isa, dw: &mut [f32], db: Option<&mut [f32]>) {
         assert_eq!(self.dy.len(), self.rows * self.outputs);
         assert_eq!(dw.len(), self.outputs * self.columns);
         if let Inputs::Rows(x) = self.x {
             assert_eq!(x.len(), self.rows * self.columns);
         }
-        if dw.is_empty() {
-            return;
-        }
         let chunks = self.rows.div_ceil(CHUNK);
-        if chunks == 0 {
-            return dw.fill(0.0);
+        if dw.is_empty() || chunks == 0 {
+            dw.fill(0.0);
+            if let Some(db) = db {
+                sum_rows_unnoted(self.rows, self.outputs, self.dy, db);
+            }
+            return;
         }
         let panels = packed::panels(isa, self.columns, Precision::F32);
         let blocks = self.outputs.div_ceil(BLOCK_OUTPUTS);
@@ -76,6 +80,8 @@ impl WeightGradient<'_> {
         let blocks = self.outputs.div_ceil(block);
         let groups = panels.count.div_ceil(GROUP_PANELS);
         let slabs = TASKS.div_ceil(blocks * groups).min(chunks);
+        let mut bias_sums = vec![0.0; chunks * self.outputs];
+        let shared = SharedMut::new(&mut bias_sums);
         let multiply = |sums: &mut [f32]| {
             let sums = SharedMut::new(sums);
             let task = |index: usize| {
@@ -89,26 +95,31 @@ impl WeightGradient<'_> {
                     chunks: slab * chunks / slabs..(slab + 1) * chunks / slabs,
                     sums,
                     start: slab * self.outputs * self.columns,
+                    bias_sums: (group == 0).then_some(shared),
                 });
             };
             let pay = self.rows * self.outputs * self.columns >= PARALLEL_WORK;
             pool::parallel_if(pay, slabs * blocks * groups, task);
         };
         if slabs == 1 {
-            return multiply(dw);
-        }
-        let mut partial = scratch::lease(slabs * dw.len());
-        multiply(&mut partial);
-        let (partial, len) = (&*partial, dw.len());
-        pool::parallel_chunks_mut(dw, 1 << 14, |chunk, dw| {
-            let start = chunk << 14;
-            dw.copy_from_slice(&partial[start..][..dw.len()]);
-            for slab in partial.chunks_exact(len).skip(1) {
-                for (sum, &x) in dw.iter_mut().zip(&slab[start..]) {
-                    *sum += x;
+            multiply(dw);
+        } else {
+            let mut partial = scratch::lease(slabs * dw.len());
+            multiply(&mut partial);
+            let (partial, len) = (&*partial, dw.len());
+            pool::parallel_chunks_mut(dw, 1 << 14, |chunk, dw| {
+                let start = chunk << 14;
+                dw.copy_from_slice(&partial[start..][..dw.len()]);
+                for slab in partial.chunks_exact(len).skip(1) {
+                    for (sum, &x) in dw.iter_mut().zip(&slab[start..]) {
+                        *sum += x;
+                    }
                 }
-            }
-        });
+            });
+        }
+        if let Some(db) = db {
+            combine(&bias_sums, self.outputs, db);
+        }
     }
 }
 
@@ -122,6 +133,8 @@ struct Task<'a> {
     /// Each task writes rows and columns of its own slab's sums, which begin at `start`.
     sums: SharedMut<f32>,
     start: usize,
+    /// Where the sums of each chunk's `dy` go, if this task is the one to make them.
+    bias_sums: Option<SharedMut<f32>>,
 }
 
 impl Kernel for Task<'_> {
@@ -159,8 +172,13 @@ impl Kernel for Task<'_> {
                 stride: work.outputs,
                 columns: self.outputs.len(),
             };
+            let bias_sums = self.bias_sums.map(|sums| {
+                let start = chunk * work.outputs + self.outputs.start;
+                // SAFETY: of the tasks with this chunk and these outputs one has the sums.
+                unsafe { sums.slice(start, self.outputs.len()) }
+            });
             // SAFETY: the left-hand scratch has `left_stride` numbers, whole vectors, for each pair.
-            unsafe { dy.pair(simd, rows, left.as_mut_ptr(), left_stride) }
+            unsafe { dy.pair_and_sum(simd, rows, left.as_mut_ptr(), left_stride, bias_sums) }
             self.pack_inputs(simd, (row, rows), columns.clone(), right, gathered);
             for index in self.group.clone() {
                 let panel = self.panels.get(index);
@@ -272,6 +290,79 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// As [`Source::pair`]; `sums: [columns]` become the sums over the rows.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn pair_and_sum<S: Simd>(
+        &self,
+        simd: S,
+        rows: usize,
+        to: *mut f32,
+        to_stride: usize,
+        sums: Option<&mut [f32]>,
+    ) {
+        let Some(sums) = sums else {
+            // SAFETY: passed on.
+            return unsafe { self.pair(simd, rows, to, to_stride) };
+        };
+        // A few columns of all rows at a time, so that their sums stay in registers.
+        let some = 4 * S::LANES;
+        for (block, sums) in sums.chunks_mut(some).enumerate() {
+            let (to, numbers) = (to.wrapping_add(block * some), &self.numbers[block * some..]);
+            let source = Source {
+                numbers,
+                stride: self.stride,
+                columns: sums.len(),
+            };
+            // SAFETY: passed on.
+            unsafe { source.pair_some_and_sum(simd, rows, to, to_stride, sums) }
+        }
+    }
+
+    /// The same of at most four vectors of columns.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn pair_some_and_sum<S: Simd>(
+        &self,
+        simd: S,
+        rows: usize,
+        to: *mut f32,
+        to_stride: usize,
+        sums: &mut [f32],
+    ) {
+        let mut totals = [simd.zero(); 4];
+        let row = |row: usize| &self.numbers[row * self.stride..][..self.columns];
+        for pair in 0..rows.div_ceil(2) {
+            let low = row(2 * pair);
+            let high = match 2 * pair + 1 < rows {
+                true => row(2 * pair + 1),
+                false => &[],
+            };
+            for v in 0..4 {
+                let at = v * S::LANES;
+                if at < self.columns {
+                    let (low, high) = (
+                        simd.load_partial(&low[at..]),
+                        simd.load_partial(high.get(at..).unwrap_or(&[])),
+                    );
+                    totals[v] = simd.add(totals[v], simd.add(low, high));
+                    // SAFETY: by this function's contract.
+                    unsafe {
+                        let to = to.add(pair * to_stride + at);
+                        simd.store_raw(to, simd.pairs_bf16(low, high));
+                    }
+                }
+            }
+        }
+        for (sums, total) in sums.chunks_mut(S::LANES).zip(totals) {
+            simd.store_partial(sums, total);
+        }
+    }
+
     /// Writes `rows` rows as pairs of bf16, `to_stride` numbers from pair to pair; zero is the partner of an odd last one.
     ///
     /// # Safety

@@ -61,7 +61,6 @@ impl Tensor {
             padding,
         };
         let out_shape = [batch, shape.out_height(), shape.out_width(), out_channels];
-        let rows = out_shape[..3].iter().product();
         if let Some(residual) = residual {
             assert_eq!(residual.shape(), out_shape, "what is added to a conv2d");
         }
@@ -105,16 +104,18 @@ impl Tensor {
                     conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
                 })
             });
+            let mut bias_sums = None;
             gradients.add(&w_node, || {
                 let on_gpu =
                     |on: &Gpu| gpu::backward_weight(&shape, x.memory(on), dy.memory(on), precision);
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let _note = note("weight", &shape, precision);
                     let (x, dy) = (x.as_slice(), dy.as_slice());
-                    conv::backward_weight(&shape, x, dy, dw, precision)
+                    let db = bias_sums.insert(vec![0.0; out_channels]);
+                    conv::backward_weight(&shape, x, dy, dw, Some(db), precision)
                 })
             });
-            gradients.add(&bias_node, || bias_gradient(dy, rows, out_channels));
+            gradients.add(&bias_node, || bias_gradient(dy, out_channels, bias_sums));
             gradients.add(&residual_node, || dy.clone());
         });
         out
