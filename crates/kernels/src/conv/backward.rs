@@ -215,6 +215,8 @@ pub fn backward_weight_by(
             x: Inputs::Patches(&patches),
         };
         work.run(isa, &mut by_tap, db);
+    } else if shape.stride == 1 && outputs < channels {
+        return few_outputs(isa, shape, x, dy, dw);
     } else {
         let panels = gemm::packed::panels(isa, columns, Precision::F32);
         let (left, right) = (Left::Columns(dy), Right::Patches(&patches));
@@ -242,4 +244,50 @@ pub fn backward_weight_by(
             }
         }
     });
+}
+
+/// The same in f32 with the factors' parts exchanged, a sum over the pixels of the input: of the two it is the picture with
+/// fewer channels whose patches are gathered.
+fn few_outputs(isa: isa::Isa, shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let (outputs, channels, kernel) = (shape.out_channels, shape.in_channels, shape.kernel);
+    let before = |padding: usize| padding as isize - (kernel as isize - 1);
+    let (row, column) = (before(shape.padding.top), before(shape.padding.left));
+    // From the last tap to the first, as for the input's gradient.
+    let patches = Patches {
+        x: dy,
+        height: shape.out_height(),
+        width: shape.out_width(),
+        channels: outputs,
+        grid_height: shape.height,
+        grid_width: shape.width,
+        stride: 1,
+        runs: (row..=row + kernel as isize - 1)
+            .map(|row| Run { row, column })
+            .collect(),
+        taps: kernel,
+    };
+    let taps = kernel * kernel;
+    let columns = taps * outputs;
+    let pixels = shape.batch * shape.height * shape.width;
+    let mut turned = scratch::lease(channels * columns);
+    let panels = gemm::packed::panels(isa, columns, Precision::F32);
+    let (left, right) = (Left::Columns(x), Right::Patches(&patches));
+    gemm::multiply(
+        isa,
+        channels,
+        pixels,
+        left,
+        right,
+        panels,
+        &mut turned,
+        false,
+    );
+    // [I, kh, kw, O], turned round → [O, I, kh, kw]
+    for (i, from) in turned.chunks_exact(columns.max(1)).enumerate() {
+        for tap in 0..taps {
+            for o in 0..outputs {
+                dw[(o * channels + i) * taps + tap] = from[(taps - 1 - tap) * outputs + o];
+            }
+        }
+    }
 }

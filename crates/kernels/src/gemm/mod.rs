@@ -52,6 +52,17 @@ impl Precision {
             other => other,
         }
     }
+
+    /// How `isa` computes products of these numbers, in words.
+    pub fn algorithm(self, isa: isa::Isa) -> String {
+        match self {
+            Precision::F32 => format!("{isa} f32"),
+            Precision::Bf16 if isa.has_tiles() => "amx bf16".into(),
+            Precision::Bf16 if isa.has_bf16_dot() => format!("{isa} bf16 dot"),
+            Precision::Bf16 => format!("{isa} bf16 weights"),
+            Precision::Int8 => format!("{isa} int8"),
+        }
+    }
 }
 
 /// How a matrix lies in memory.

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::panels::{Panel, Panels};
-use super::tile::{self, Block, LeftView, Store};
+use super::tile::{self, Ahead, Block, LeftView, Store};
 use super::{Precision, packed};
 use crate::conv::patches::Patches;
 use crate::elementwise::{combine, sum_rows_unnoted};
@@ -80,26 +80,36 @@ impl WeightGradient<'_> {
         let blocks = self.outputs.div_ceil(block);
         let groups = panels.count.div_ceil(GROUP_PANELS);
         let slabs = TASKS.div_ceil(blocks * groups).min(chunks);
+        let part = |index: usize| {
+            let (slab, place) = (index / (blocks * groups), index % (blocks * groups));
+            let (group, first) = (place / blocks, place % blocks * block);
+            Part {
+                outputs: first..self.outputs.min(first + block),
+                group: group * panels.count / groups..(group + 1) * panels.count / groups,
+                chunks: slab * chunks / slabs..(slab + 1) * chunks / slabs,
+            }
+        };
+        let threads = pool::threads();
         let mut bias_sums = vec![0.0; chunks * self.outputs];
         let shared = SharedMut::new(&mut bias_sums);
         let multiply = |sums: &mut [f32]| {
             let sums = SharedMut::new(sums);
+            let tasks = slabs * blocks * groups;
             let task = |index: usize| {
-                let (slab, place) = (index / (blocks * groups), index % (blocks * groups));
-                let (group, first) = (place / blocks, place % blocks * block);
+                let (slab, this) = (index / (blocks * groups), part(index));
                 isa.run_bf16(Task {
                     work: self,
                     panels,
-                    outputs: first..self.outputs.min(first + block),
-                    group: group * panels.count / groups..(group + 1) * panels.count / groups,
-                    chunks: slab * chunks / slabs..(slab + 1) * chunks / slabs,
+                    bias_sums: (this.group.start == 0).then_some(shared),
+                    part: this,
+                    // The thread's next task is likely the one after those of the others.
+                    next: part((index + threads).min(tasks - 1)),
                     sums,
                     start: slab * self.outputs * self.columns,
-                    bias_sums: (group == 0).then_some(shared),
                 });
             };
             let pay = self.rows * self.outputs * self.columns >= PARALLEL_WORK;
-            pool::parallel_if(pay, slabs * blocks * groups, task);
+            pool::parallel_if(pay, tasks, task);
         };
         if slabs == 1 {
             multiply(dw);
@@ -124,12 +134,18 @@ impl WeightGradient<'_> {
 }
 
 /// Some outputs and some panels of columns, over a slab of the sum.
-struct Task<'a> {
-    work: &'a WeightGradient<'a>,
-    panels: Panels,
+struct Part {
     outputs: Range<usize>,
     group: Range<usize>,
     chunks: Range<usize>,
+}
+
+struct Task<'a> {
+    work: &'a WeightGradient<'a>,
+    panels: Panels,
+    part: Part,
+    /// What the thread will do next.
+    next: Part,
     /// Each task writes rows and columns of its own slab's sums, which begin at `start`.
     sums: SharedMut<f32>,
     start: usize,
@@ -143,11 +159,16 @@ impl Kernel for Task<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let work = self.work;
-        let first = self.panels.get(self.group.start);
-        let last = self.panels.get(self.group.end - 1);
-        let columns = first.start..last.start + last.columns;
+        let Part {
+            outputs,
+            group,
+            chunks,
+        } = &self.part;
+        let first = self.panels.get(group.start);
+        let last = self.panels.get(group.end - 1);
+        let columns = self.columns(group);
         let width = last.start + last.width - first.start;
-        let left_stride = self.outputs.len().next_multiple_of(16);
+        let left_stride = outputs.len().next_multiple_of(16);
         let gathered = match work.x {
             Inputs::Rows(_) => 0,
             Inputs::Patches(_) => GATHERED * columns.len(),
@@ -156,34 +177,37 @@ impl Kernel for Task<'_> {
         let (left, rest) = memory.split_at_mut(CHUNK / 2 * left_stride);
         let (right, gathered) = rest.split_at_mut(CHUNK / 2 * width);
         let mut places = [0; BLOCK_OUTPUTS + 6];
-        let places = &mut places[..self.outputs.len()];
-        for (place, output) in places.iter_mut().zip(self.outputs.clone()) {
+        let places = &mut places[..outputs.len()];
+        for (place, output) in places.iter_mut().zip(outputs.clone()) {
             *place = self.start + output * work.columns;
         }
         let out = self
             .sums
             .rows(columns.start, places.iter().copied(), columns.len());
-        for chunk in self.chunks.clone() {
+        for chunk in chunks.clone() {
+            let ahead = match chunk + 1 < chunks.end {
+                true => self.ahead(chunk + 1, &self.part),
+                false => self.ahead(self.next.chunks.start, &self.next),
+            };
             let row = chunk * CHUNK;
             let rows = CHUNK.min(work.rows - row);
             let pairs = rows.div_ceil(2);
             let dy = Source {
-                numbers: &work.dy[row * work.outputs + self.outputs.start..],
+                numbers: &work.dy[row * work.outputs + outputs.start..],
                 stride: work.outputs,
-                columns: self.outputs.len(),
+                columns: outputs.len(),
             };
             let bias_sums = self.bias_sums.map(|sums| {
-                let start = chunk * work.outputs + self.outputs.start;
+                let start = chunk * work.outputs + outputs.start;
                 // SAFETY: of the tasks with this chunk and these outputs one has the sums.
-                unsafe { sums.slice(start, self.outputs.len()) }
+                unsafe { sums.slice(start, outputs.len()) }
             });
             // SAFETY: the left-hand scratch has `left_stride` numbers, whole vectors, for each pair.
             unsafe { dy.pair_and_sum(simd, rows, left.as_mut_ptr(), left_stride, bias_sums) }
             self.pack_inputs(simd, (row, rows), columns.clone(), right, gathered);
-            for index in self.group.clone() {
+            for index in group.clone() {
                 let panel = self.panels.get(index);
                 let packed = &right[(panel.start - first.start) * pairs..][..pairs * panel.width];
-                let packed = packed.as_ptr();
                 let out = out.wrapping_add(panel.start - columns.start);
                 let block = Block {
                     depth: rows,
@@ -192,10 +216,12 @@ impl Kernel for Task<'_> {
                         row_stride: 1,
                         depth_stride: left_stride,
                     },
-                    panel: packed,
+                    panel: packed.as_ptr(),
                     vectors: panel.vectors,
-                    prefetch: packed.wrapping_add(pairs * panel.width),
-                    store: Store::plain(out, places, panel.columns, chunk > self.chunks.start),
+                    // The next panel is in the second-level cache.
+                    prefetch: std::ptr::null(),
+                    ahead: ahead.map(|ahead| ahead.part(index - group.start, group.len())),
+                    store: Store::plain(out, places, panel.columns, chunk > chunks.start),
                 };
                 // SAFETY: both sides have `pairs` steps, and the sums' rows and columns are this task's own.
                 unsafe { block.run::<S, { tile::DOT }>(simd) }
@@ -205,6 +231,29 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
+    /// The columns of some panels.
+    fn columns(&self, group: &Range<usize>) -> Range<usize> {
+        let last = self.panels.get(group.end - 1);
+        self.panels.get(group.start).start..last.start + last.columns
+    }
+
+    /// What will be packed of a chunk.
+    fn ahead(&self, chunk: usize, part: &Part) -> [Ahead; 2] {
+        let work = self.work;
+        let row = chunk * CHUNK;
+        let rows = |x: &[f32], stride: usize, columns: Range<usize>| Ahead {
+            start: x[row * stride + columns.start..].as_ptr(),
+            stride,
+            rows: CHUNK.min(work.rows - row),
+            columns: columns.len(),
+        };
+        let x = match work.x {
+            Inputs::Rows(x) => rows(x, work.columns, self.columns(&part.group)),
+            Inputs::Patches(_) => Ahead::NONE,
+        };
+        [rows(work.dy, work.outputs, part.outputs.clone()), x]
+    }
+
     /// Packs the group's columns of some rows of the inputs, panel after panel.
     #[inline(always)]
     fn pack_inputs<S: Simd>(
@@ -258,9 +307,9 @@ impl Task<'_> {
         pairs: usize,
         to: &mut [f32],
     ) {
-        let start = self.panels.get(self.group.start).start;
+        let start = self.panels.get(self.part.group.start).start;
         for pair in 0..count.div_ceil(2) {
-            for index in self.group.clone() {
+            for index in self.part.group.clone() {
                 let Panel {
                     start: column,
                     width,

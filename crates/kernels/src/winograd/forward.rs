@@ -10,7 +10,7 @@ use super::{Geometry, SKEW, Tile, feedback, transform};
 use crate::gemm::Epilogue;
 use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panel;
-use crate::gemm::tile::{self, Block, LeftView, Store};
+use crate::gemm::tile::{self, Ahead, Block, LeftView, Store};
 use crate::isa::{Kernel, Simd};
 use crate::pool;
 use crate::scratch;
@@ -275,6 +275,7 @@ impl Pass<'_> {
                     panel: weight.as_ptr(),
                     vectors: panel.vectors,
                     prefetch: next,
+                    ahead: [Ahead::NONE; 2],
                     store: Store::plain(
                         sums[xi * sums_place..].as_mut_ptr(),
                         rows,

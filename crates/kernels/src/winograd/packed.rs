@@ -263,7 +263,11 @@ impl Task<'_> {
             taps.fill(0.0);
         }
         // In the order in which the weight lies, squares first: of the taps of all inputs, or of an input.
-        let lines = if inputs_by < outputs_by { 1 } else { real.len() };
+        let lines = if inputs_by < outputs_by {
+            1
+        } else {
+            real.len()
+        };
         let line = 9 * real.len() / lines.max(1);
         for first in 0..lines {
             let at = start * outputs_by + (real.start + first) * inputs_by;

@@ -10,7 +10,7 @@ use super::{Geometry, SKEW, Tile, transform};
 use crate::elementwise::combine;
 use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panels;
-use crate::gemm::tile::{self, Block, LeftView, Store};
+use crate::gemm::tile::{self, Ahead, Block, LeftView, Store};
 use crate::gemm::{Precision, packed};
 use crate::isa::{self, Isa, Kernel, Simd};
 use crate::pool;
@@ -243,6 +243,7 @@ impl<const M: usize, const N: usize> Kernel for Multiply<'_, M, N> {
                 panel: packed,
                 vectors: panel.vectors,
                 prefetch: packed.wrapping_add(chunk * panel.width),
+                ahead: [Ahead::NONE; 2],
                 store: Store::plain(sums, places, panel.width, accumulate),
             };
             // SAFETY: both matrices have a row for each step; the sums' rows and columns are this task's.

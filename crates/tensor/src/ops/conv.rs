@@ -6,6 +6,7 @@ use crate::{Gpu, Padding, Parameter, Tensor, Weight};
 use velatura_gpu::conv as gpu;
 use velatura_kernels::conv::{self, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
+use velatura_kernels::isa;
 use velatura_kernels::profile::{self, Note};
 
 impl Tensor {
@@ -138,7 +139,7 @@ fn note(gradient: &str, shape: &ConvShape, precision: Precision) -> Option<Note>
         let places = batch * shape.out_height() * shape.out_width();
         (
             format!("conv {k}×{k}/{stride} {gradient} gradient {batch}×{height}×{width} {i}→{o}"),
-            format!("{precision:?}"),
+            precision.algorithm(isa::active()),
             2.0 * places as f64 * (o * i * k * k) as f64,
         )
     })

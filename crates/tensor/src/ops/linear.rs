@@ -7,7 +7,7 @@ use velatura_kernels::elementwise::sum_rows;
 use velatura_kernels::gemm::{
     Epilogue, PackedMatrix, matmul_geglu, matmul_packed, weight_gradient,
 };
-use velatura_kernels::profile;
+use velatura_kernels::{isa, profile};
 
 impl Tensor {
     /// x `[…, I]` · Wᵀ + bias with W `[O, I]` (or `[O, I, 1, 1]`): `[…, O]`.
@@ -74,7 +74,7 @@ impl Tensor {
                 let _note = profile::note(|| {
                     (
                         format!("product weight gradient {rows}×{inputs}×{outputs}"),
-                        format!("{:?}", weight.precision()),
+                        weight.precision().algorithm(isa::active()),
                         2.0 * rows as f64 * (inputs * outputs) as f64,
                     )
                 });
