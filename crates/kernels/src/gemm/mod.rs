@@ -9,6 +9,7 @@
 pub(crate) mod driver;
 pub(crate) mod operands;
 pub(crate) mod packed;
+mod pairs;
 pub(crate) mod panels;
 mod rounding;
 mod store;

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::pairs::Rows;
 use super::panels::{Panel, Panels};
 use super::tile::{self, Ahead, Block, LeftView, Store};
 use super::{Precision, packed};
@@ -140,6 +141,7 @@ struct Part {
     chunks: Range<usize>,
 }
 
+/// Computes a part.
 struct Task<'a> {
     work: &'a WeightGradient<'a>,
     panels: Panels,
@@ -192,7 +194,7 @@ impl Kernel for Task<'_> {
             let row = chunk * CHUNK;
             let rows = CHUNK.min(work.rows - row);
             let pairs = rows.div_ceil(2);
-            let dy = Source {
+            let dy = Rows {
                 numbers: &work.dy[row * work.outputs + outputs.start..],
                 stride: work.outputs,
                 columns: outputs.len(),
@@ -267,7 +269,7 @@ impl Task<'_> {
         let (all, pairs) = (self.work.columns, rows.div_ceil(2));
         match self.work.x {
             Inputs::Rows(x) => {
-                let source = Source {
+                let source = Rows {
                     numbers: &x[row * all + columns.start..],
                     stride: all,
                     columns: columns.len(),
@@ -286,7 +288,7 @@ impl Task<'_> {
                     debug_assert!(gathered.len() >= count * columns.len());
                     // SAFETY: there is room for as many rows of the group's columns.
                     unsafe { patches.copy(simd, window, gathered.as_mut_ptr(), columns.len()) }
-                    let source = Source {
+                    let source = Rows {
                         numbers: gathered,
                         stride: columns.len(),
                         columns: columns.len(),
@@ -302,7 +304,7 @@ impl Task<'_> {
     fn pack_panels<S: Simd>(
         &self,
         simd: S,
-        source: Source,
+        source: Rows,
         (first, count): (usize, usize),
         pairs: usize,
         to: &mut [f32],
@@ -318,135 +320,13 @@ impl Task<'_> {
                 } = self.panels.get(index);
                 let at = (column - start) * pairs + (first / 2 + pair) * width;
                 let to = &mut to[at..][..width];
-                let source = Source {
+                let source = Rows {
                     numbers: &source.numbers[2 * pair * source.stride + column - start..],
                     columns,
                     ..source
                 };
                 // SAFETY: a panel's row has whole vectors.
                 unsafe { source.pair(simd, 2.min(count - 2 * pair), to.as_mut_ptr(), width) }
-            }
-        }
-    }
-}
-
-/// Rows of `columns` numbers, `stride` apart.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    numbers: &'a [f32],
-    stride: usize,
-    columns: usize,
-}
-
-impl Source<'_> {
-    /// As [`Source::pair`]; `sums: [columns]` become the sums over the rows.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    unsafe fn pair_and_sum<S: Simd>(
-        &self,
-        simd: S,
-        rows: usize,
-        to: *mut f32,
-        to_stride: usize,
-        sums: Option<&mut [f32]>,
-    ) {
-        let Some(sums) = sums else {
-            // SAFETY: passed on.
-            return unsafe { self.pair(simd, rows, to, to_stride) };
-        };
-        // A few columns of all rows at a time, so that their sums stay in registers.
-        let some = 4 * S::LANES;
-        for (block, sums) in sums.chunks_mut(some).enumerate() {
-            let (to, numbers) = (to.wrapping_add(block * some), &self.numbers[block * some..]);
-            let source = Source {
-                numbers,
-                stride: self.stride,
-                columns: sums.len(),
-            };
-            // SAFETY: passed on.
-            unsafe { source.pair_some_and_sum(simd, rows, to, to_stride, sums) }
-        }
-    }
-
-    /// The same of at most four vectors of columns.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    unsafe fn pair_some_and_sum<S: Simd>(
-        &self,
-        simd: S,
-        rows: usize,
-        to: *mut f32,
-        to_stride: usize,
-        sums: &mut [f32],
-    ) {
-        let mut totals = [simd.zero(); 4];
-        let row = |row: usize| &self.numbers[row * self.stride..][..self.columns];
-        for pair in 0..rows.div_ceil(2) {
-            let low = row(2 * pair);
-            let high = match 2 * pair + 1 < rows {
-                true => row(2 * pair + 1),
-                false => &[],
-            };
-            for v in 0..4 {
-                let at = v * S::LANES;
-                if at < self.columns {
-                    let (low, high) = (
-                        simd.load_partial(&low[at..]),
-                        simd.load_partial(high.get(at..).unwrap_or(&[])),
-                    );
-                    totals[v] = simd.add(totals[v], simd.add(low, high));
-                    // SAFETY: by this function's contract.
-                    unsafe {
-                        let to = to.add(pair * to_stride + at);
-                        simd.store_raw(to, simd.pairs_bf16(low, high));
-                    }
-                }
-            }
-        }
-        for (sums, total) in sums.chunks_mut(S::LANES).zip(totals) {
-            simd.store_partial(sums, total);
-        }
-    }
-
-    /// Writes `rows` rows as pairs of bf16, `to_stride` numbers from pair to pair; zero is the partner of an odd last one.
-    ///
-    /// # Safety
-    /// `to` is valid for writing whole vectors of `columns` numbers at each pair.
-    #[inline(always)]
-    unsafe fn pair<S: Simd>(&self, simd: S, rows: usize, to: *mut f32, to_stride: usize) {
-        if rows == 0 {
-            return;
-        }
-        assert!(self.numbers.len() >= (rows - 1) * self.stride + self.columns);
-        let whole = self.columns / S::LANES * S::LANES;
-        let rest = self.columns - whole;
-        for pair in 0..rows.div_ceil(2) {
-            let low = self.numbers.as_ptr().wrapping_add(2 * pair * self.stride);
-            let to = to.wrapping_add(pair * to_stride);
-            // SAFETY: both rows lie in `numbers`, the last one ending where was checked; the caller vouches for `to`.
-            unsafe {
-                if 2 * pair + 1 < rows {
-                    let high = low.wrapping_add(self.stride);
-                    for at in (0..whole).step_by(S::LANES) {
-                        let (low, high) = (simd.load_raw(low.add(at)), simd.load_raw(high.add(at)));
-                        simd.store_raw(to.add(at), simd.pairs_bf16(low, high));
-                    }
-                    if rest > 0 {
-                        let low = simd.load_partial_raw(low.add(whole), rest);
-                        let high = simd.load_partial_raw(high.add(whole), rest);
-                        simd.store_raw(to.add(whole), simd.pairs_bf16(low, high));
-                    }
-                } else {
-                    for at in (0..self.columns).step_by(S::LANES) {
-                        let count = S::LANES.min(self.columns - at);
-                        let low = simd.load_partial_raw(low.add(at), count);
-                        simd.store_raw(to.add(at), simd.pairs_bf16(low, simd.zero()));
-                    }
-                }
             }
         }
     }

@@ -120,10 +120,11 @@ impl Geometry {
         if picture >= self.batch {
             return sources;
         }
-        for i in 0..M.min(self.out_height - row) {
-            for j in 0..M.min(self.out_width - column) {
-                let pixel = (picture * self.out_height + row + i) * self.out_width + column + j;
-                sources[i][j] = dy[pixel * self.outputs..][..self.outputs].as_ptr();
+        let (rows, columns) = (self.out_height - row, self.out_width - column);
+        for (i, line) in sources.iter_mut().enumerate().take(rows) {
+            let line_start = (picture * self.out_height + row + i) * self.out_width + column;
+            for (j, source) in line.iter_mut().enumerate().take(columns) {
+                *source = dy[(line_start + j) * self.outputs..][..self.outputs].as_ptr();
             }
         }
         sources
