@@ -3,7 +3,6 @@
 use velatura_kernels::gemm::Precision;
 
 use crate::device::PLACES;
-use crate::elementwise::sum_rows;
 use crate::{Gpu, Memory, Pointer};
 
 /// C = alpha · A·B + beta · C, all in row-major order, for each of a batch.
@@ -135,9 +134,4 @@ pub fn products(
     };
     gpu.multiply(&product, a.all(), b.all(), out.all());
     out
-}
-
-/// The gradient of a bias: the sum over the rows of dy `[rows, C]`.
-pub fn bias_gradient(dy: &Memory, rows: usize, channels: usize) -> Memory {
-    sum_rows(dy, rows, channels)
 }

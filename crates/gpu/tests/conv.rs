@@ -74,7 +74,7 @@ fn a_convolutions_gradients_are_those_of_the_processor() {
         assert_close(&format!("{shape:?}: the input's gradient"), &got, &want);
 
         let mut want = zeros(weight.len());
-        conv::backward_weight_by(Algorithm::Direct, &shape, &x, &dy, &mut want, F32);
+        conv::backward_weight_by(Algorithm::Direct, &shape, &x, &dy, &mut want, None, F32);
         let got = card::backward_weight(&shape, &on_card, &dy_on_card, F32);
         assert_close(&format!("{shape:?}: the weight's gradient"), &got, &want);
     }

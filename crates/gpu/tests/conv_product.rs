@@ -80,7 +80,7 @@ fn their_gradients_are_those_of_convolutions() {
         let packed = PackedConv::for_input_gradient(&weight, sizes, F32, Algorithm::Direct);
         let (mut dx, mut dw) = (zeros(x.len()), zeros(weight.len()));
         conv::backward_input(&s, &dy, &packed, &mut dx);
-        conv::backward_weight(&s, &x, &dy, &mut dw, F32);
+        conv::backward_weight(&s, &x, &dy, &mut dw, None, F32);
         let [xs, w, dys] = [&x, &weight, &dy].map(|values| gpu.upload(values));
         let got = card::backward_input(&s, &dys, &w, BF16);
         assert_close(&format!("dx of {s:?}"), &got, &dx);
@@ -97,7 +97,7 @@ fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
     let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
     let dy = coarse(s.batch * s.height * s.width * s.out_channels, 2);
     let mut dw = zeros(s.out_channels * s.in_channels * 9);
-    conv::backward_weight(&s, &x, &dy, &mut dw, F32);
+    conv::backward_weight(&s, &x, &dy, &mut dw, None, F32);
     let got = card::backward_weight(&s, &gpu.upload(&x), &gpu.upload(&dy), BF16);
     assert_close("dw", &got, &dw);
 }

@@ -76,6 +76,7 @@ impl Bench {
         }
         let (x, dy, w) = (numbers(m * k), numbers(m * n), numbers(n * k));
         let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
+        let mut db = vec![0.0; n];
         let normal = Layout::Normal;
         self.line(
             &format!("matmul {m}x{k}x{n} input gradient"),
@@ -87,7 +88,8 @@ impl Bench {
         for precision in [Precision::F32, Precision::Bf16] {
             let name = format!("matmul {m}x{k}x{n} weight gradient {precision:?}");
             self.line(&name, m * k * n, || {
-                gemm::weight_gradient((m, n, k), &dy, &x, &mut dw, precision);
+                let db = Some(&mut db[..]);
+                gemm::weight_gradient((m, n, k), &dy, &x, &mut dw, db, precision);
             });
         }
     }
@@ -113,6 +115,7 @@ impl Bench {
             numbers(shape.weight_len()),
         );
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), weight.clone());
+        let mut db = vec![0.0; o];
         let work = shape.output_len() * i * 9;
         let sizes = (o, i, 3);
         let mut algorithms = vec![Algorithm::Direct];
@@ -148,7 +151,8 @@ impl Bench {
                 let how = if algorithm == chosen { " (chosen)" } else { "" };
                 let name = format!("{name} weight gradient {precision:?} {algorithm:?}{how}");
                 self.line(&name, work, || {
-                    conv::backward_weight_by(algorithm, &shape, &x, &dy, &mut dw, precision);
+                    let db = Some(&mut db[..]);
+                    conv::backward_weight_by(algorithm, &shape, &x, &dy, &mut dw, db, precision);
                 });
             }
         }

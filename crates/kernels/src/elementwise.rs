@@ -147,10 +147,6 @@ impl Kernel for AddChannels<'_> {
 
 /// `out[c] = Σ_r x[r, c]` for `x: [rows, cols]`; blocks of rows are summed in f32, the blocks in f64.
 pub fn sum_rows(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
-    assert_eq!((x.len(), out.len()), (rows * cols, cols));
-    if x.is_empty() {
-        return out.fill(0.0);
-    }
     let _note = profile::note(|| {
         (
             format!("sum {rows}×{cols} over rows"),
@@ -158,6 +154,15 @@ pub fn sum_rows(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
             0.0,
         )
     });
+    sum_rows_unnoted(rows, cols, x, out);
+}
+
+/// The same as a part of what another kernel notes.
+pub(crate) fn sum_rows_unnoted(rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
+    assert_eq!((x.len(), out.len()), (rows * cols, cols));
+    if x.is_empty() {
+        return out.fill(0.0);
+    }
     let isa = isa::active();
     let block = row_block(cols);
     let mut partial = vec![0.0; rows.div_ceil(block) * cols];
@@ -206,15 +211,27 @@ impl Kernel for SumRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let cols = self.sums.len();
-        let sums = self.sums;
-        for row in self.x.chunks_exact(cols) {
-            for_each_piece(
-                simd,
-                cols,
-                #[inline(always)]
-                |at| at.store(sums, simd.add(at.load(sums), at.load(row))),
-            );
+        // Rows of few numbers are added several at a time: one after the other, each would wait for the one before.
+        let together = 64 / cols;
+        if together < 2 {
+            return add_rows(simd, self.x, self.sums);
         }
+        let mut sums = [0.0; 64];
+        let sums = &mut sums[..together * cols];
+        add_rows(simd, self.x, sums);
+        add_rows(simd, sums, self.sums);
+    }
+}
+
+#[inline(always)]
+fn add_rows<S: Simd>(simd: S, x: &[f32], sums: &mut [f32]) {
+    for row in x.chunks(sums.len()) {
+        for_each_piece(
+            simd,
+            row.len(),
+            #[inline(always)]
+            |at| at.store(sums, simd.add(at.load(sums), at.load(row))),
+        );
     }
 }
 

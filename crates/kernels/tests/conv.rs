@@ -8,6 +8,7 @@ use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding};
 use velatura_kernels::gemm::{Epilogue, Precision};
 use velatura_kernels::isa;
 use velatura_kernels::reference::conv as reference;
+use velatura_kernels::reference::elementwise::sum_rows;
 
 fn shape(
     (batch, height, width): (usize, usize, usize),
@@ -177,23 +178,29 @@ fn weight_gradient_equals_the_plain_loops() {
         let [want, scale] = both(shape.weight_len(), &x, &dy, |x, dy, dw| {
             reference::backward_weight(&shape, x, dy, dw);
         });
+        let [want_db, scale_db] = both(shape.out_channels, &dy, &dy, |_, dy, db| {
+            sum_rows(dy.len() / db.len(), db.len(), dy, db)
+        });
         let pixels = shape.output_len() / shape.out_channels;
         for isa in isas() {
             for precision in [Precision::F32, Precision::Bf16] {
                 let mut dw = vec![f32::NAN; shape.weight_len()];
-                let bound = bound(pixels, precision == Precision::Bf16);
+                let mut db = vec![f32::NAN; shape.out_channels];
                 for dot in [false, true] {
                     let direct = Algorithm::Direct;
                     let run = || {
                         isa::with(isa, || {
-                            conv::backward_weight_by(direct, &shape, &x, &dy, &mut dw, precision)
+                            let (dw, db) = (&mut dw, Some(&mut db[..]));
+                            conv::backward_weight_by(direct, &shape, &x, &dy, dw, db, precision)
                         })
                     };
                     if isa::with_bf16_dot(dot, run).is_none() {
                         continue;
                     }
                     let what = format!("{isa} {precision:?} dot {dot} {shape:?}");
-                    assert_close(&what, &dw, &want, &scale, bound);
+                    let bf16 = precision == Precision::Bf16;
+                    assert_close(&what, &dw, &want, &scale, bound(pixels, bf16));
+                    assert_close(&what, &db, &want_db, &scale_db, bound(pixels, false));
                 }
             }
         }

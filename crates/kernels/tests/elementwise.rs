@@ -136,7 +136,15 @@ fn channels_are_added() {
 
 #[test]
 fn sums_over_rows() {
-    for (rows, cols) in [(0, 3), (1, 1), (3, 17), (100, 31), (1000, 5), (700, 100)] {
+    for (rows, cols) in [
+        (0, 3),
+        (1, 1),
+        (3, 17),
+        (100, 31),
+        (1000, 5),
+        (10_000, 3),
+        (700, 100),
+    ] {
         let x = random(rows * cols, 4);
         let (mut want, mut scale) = (vec![0.0; cols], vec![0.0; cols]);
         reference::elementwise::sum_rows(rows, cols, &widen(&x), &mut want);

@@ -250,6 +250,8 @@ fn transposed_and_accumulated_products() {
 fn check_weight_gradient((m, o, i): (usize, usize, usize)) {
     let (t, normal) = (Layout::Transposed, Layout::Normal);
     let Case { a, b, want, scale } = case(o, i, m, (t, normal));
+    let mut want_db = vec![0.0; o];
+    reference::elementwise::sum_rows(m, o, &widen(&a), &mut want_db);
     for isa in isas() {
         isa::with(isa, || {
             for (precision, dot) in [
@@ -259,15 +261,20 @@ fn check_weight_gradient((m, o, i): (usize, usize, usize)) {
             ] {
                 let (dy, x) = (Misaligned::new(&a, 1), Misaligned::new(&b, 3));
                 let mut dw = Misaligned::new(&vec![f32::NAN; o * i], 5);
+                let mut db = Misaligned::new(&vec![f32::NAN; o], 1);
                 let run = || {
-                    gemm::weight_gradient((m, o, i), dy.get(), x.get(), dw.get_mut(), precision);
+                    let (dy, x, dw, db) = (dy.get(), x.get(), dw.get_mut(), Some(db.get_mut()));
+                    gemm::weight_gradient((m, o, i), dy, x, dw, db, precision);
                 };
                 if isa::with_bf16_dot(dot, run).is_none() {
                     continue;
                 }
                 let what = format!("{isa} {precision:?} dot {dot} {m}x{o}x{i}");
-                let bound = bound(m, precision == Precision::Bf16);
-                assert_close(&what, dw.get(), &want, &scale, bound);
+                let bf16 = precision == Precision::Bf16;
+                assert_close(&what, dw.get(), &want, &scale, bound(m, bf16));
+                // Of numbers below one, and not rounded.
+                let scale = vec![m as f64; o];
+                assert_close(&what, db.get(), &want_db, &scale, bound(m, false));
             }
         });
     }
@@ -320,9 +327,10 @@ fn results_do_not_depend_on_threads() {
         };
         let gradient = |&(m, n, k): &(usize, usize, usize)| {
             let (dy, x) = (random(k * m, 1), random(k * n, 2));
-            let mut dw = vec![0.0; m * n];
-            gemm::weight_gradient((k, m, n), &dy, &x, &mut dw, Precision::Bf16);
-            dw.iter().map(|x| x.to_bits()).collect()
+            let (mut dw, mut db) = (vec![0.0; m * n], vec![0.0; m]);
+            let out = (&mut dw[..], Some(&mut db[..]));
+            gemm::weight_gradient((k, m, n), &dy, &x, out.0, out.1, Precision::Bf16);
+            dw.iter().chain(&db).map(|x| x.to_bits()).collect()
         };
         let gradients = shapes.iter().map(gradient);
         shapes.iter().map(product).chain(gradients).collect()

@@ -7,7 +7,9 @@ use common::*;
 use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv, Padding, Tile};
 use velatura_kernels::gemm::{Epilogue, Precision};
 use velatura_kernels::isa::{self, Isa};
+use velatura_kernels::pool;
 use velatura_kernels::reference::conv as reference;
+use velatura_kernels::reference::elementwise::sum_rows;
 
 fn shape(
     (batch, height, width): (usize, usize, usize),
@@ -387,6 +389,9 @@ fn weight_gradient_equals_the_plain_loops() {
         let (x, dy) = (random(shape.input_len(), 1), random(shape.output_len(), 3));
         let mut want = vec![0.0; shape.weight_len()];
         reference::backward_weight(&shape, &widen(&x), &widen(&dy), &mut want);
+        let pixels = shape.output_len() / shape.out_channels;
+        let mut want_db = vec![0.0; shape.out_channels];
+        sum_rows(pixels, shape.out_channels, &widen(&dy), &mut want_db);
         for tile in [Tile::F2, Tile::F4] {
             let side = if tile == Tile::F2 { 2 } else { 4 };
             let across = shape.out_height().div_ceil(side) * shape.out_width().div_ceil(side);
@@ -402,10 +407,12 @@ fn weight_gradient_equals_the_plain_loops() {
                     (Precision::Bf16, true),
                 ] {
                     let mut dw = vec![f32::NAN; shape.weight_len()];
+                    let mut db = vec![f32::NAN; shape.out_channels];
                     let algorithm = Algorithm::Winograd(tile);
                     let run = || {
                         isa::with(isa, || {
-                            conv::backward_weight_by(algorithm, &shape, &x, &dy, &mut dw, precision)
+                            let (dw, db) = (&mut dw, Some(&mut db[..]));
+                            conv::backward_weight_by(algorithm, &shape, &x, &dy, dw, db, precision)
                         })
                     };
                     if isa::with_bf16_dot(dot, run).is_none() {
@@ -414,6 +421,9 @@ fn weight_gradient_equals_the_plain_loops() {
                     let rounded = dot && isa == Isa::Avx512;
                     let what = format!("{isa} {precision:?} dot {dot} {tile:?} {shape:?}");
                     assert_close(&what, &dw, &want, &scale, error(tiles, rounded));
+                    // Of numbers below one, and not rounded.
+                    let scale = vec![pixels as f64; db.len()];
+                    assert_close(&what, &db, &want_db, &scale, bound(pixels, false));
                     // That bound is wide; the error's norm shows what is usual. Two factors are rounded, evenly
                     // within half a step, 2⁻⁸ at most.
                     let norm =
@@ -432,4 +442,26 @@ fn weight_gradient_equals_the_plain_loops() {
             }
         }
     }
+}
+
+/// The same bits whatever the number of threads.
+#[test]
+fn weight_gradients_do_not_depend_on_threads() {
+    let shape = shape((5, 32, 32), (64, 66), [1; 4]);
+    let (x, dy) = (random(shape.input_len(), 1), random(shape.output_len(), 3));
+    let gradients = |threads| {
+        pool::set_threads(threads);
+        let run = |tile| {
+            let (mut dw, mut db) = (vec![0.0; shape.weight_len()], vec![0.0; 66]);
+            let (by, out) = (Algorithm::Winograd(tile), (&mut dw, Some(&mut db[..])));
+            conv::backward_weight_by(by, &shape, &x, &dy, out.0, out.1, Precision::Bf16);
+            [dw, db].map(|x| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        };
+        [Tile::F2, Tile::F4].map(run)
+    };
+    let one = gradients(1);
+    for threads in [2, 3, 8] {
+        assert!(one == gradients(threads), "{threads} threads");
+    }
+    pool::set_threads(0);
 }

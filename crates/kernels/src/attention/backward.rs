@@ -2,7 +2,7 @@
 
 use super::strip::{Strip, multiples, skew, skewed};
 use super::{AttentionShape, dot_backward, tiled};
-use crate::gemm::tile::{Block, F32, LeftView, Store};
+use crate::gemm::tile::{Ahead, Block, F32, LeftView, Store};
 use crate::isa::{self, Kernel, Simd};
 use crate::map::for_each_piece;
 use crate::math::exp2_flushed;
@@ -253,6 +253,7 @@ unsafe fn add_rows<S: Simd>(
             panel: start,
             vectors,
             prefetch: start,
+            ahead: [Ahead::NONE; 2],
             store: Store::plain(out.wrapping_add(first), rows, columns, true),
         };
         // SAFETY: the lengths of both sides were checked above, the caller vouches for `out`.

@@ -15,7 +15,6 @@ use super::strip::{Strip, multiples};
 use crate::gemm::tile::LeftView;
 use crate::isa::{Isa, Kernel, Simd};
 use crate::map::for_each_piece;
-use crate::math::exp2_flushed;
 use crate::pool::parallel_for;
 use crate::scratch;
 use crate::shared::SharedMut;
@@ -294,7 +293,7 @@ impl<const V: usize> Kernel for Differentiate<'_, V> {
             }
             for r in 0..2 {
                 for v in 0..V {
-                    p[r][v] = exp2_flushed(simd, p[r][v]);
+                    p[r][v] = simd.exp2(p[r][v]);
                 }
                 let key = 2 * pair + r;
                 if key >= it.keys {

@@ -1,6 +1,6 @@
 //! What forward and backward share: a strip of queries in the lanes, and products with it.
 
-use crate::gemm::tile::{Block, DOT, F32, LeftView, Store};
+use crate::gemm::tile::{Ahead, Block, DOT, F32, LeftView, Store};
 use crate::isa::Simd;
 use crate::map::for_each_piece;
 use crate::shared::SharedMut;
@@ -256,6 +256,7 @@ impl Strip {
                 panel,
                 vectors: self.vectors,
                 prefetch: panel,
+                ahead: [Ahead::NONE; 2],
                 store: Store::plain(scores.as_mut_ptr(), &rows[..keys], self.lanes, done > 0),
             };
             // SAFETY: the lengths were checked above; rows grow, so the last bounds them all.
@@ -290,6 +291,7 @@ impl Strip {
             panel: panel.as_ptr(),
             vectors: self.vectors,
             prefetch: panel.as_ptr(),
+            ahead: [Ahead::NONE; 2],
             store: Store::plain(sums.as_mut_ptr(), &rows[..d], self.lanes, true),
         };
         // SAFETY: as above.
@@ -326,6 +328,7 @@ impl Strip {
                 panel,
                 vectors: self.vectors,
                 prefetch: panel,
+                ahead: [Ahead::NONE; 2],
                 store: Store::plain(out.as_mut_ptr(), rows, self.lanes, accumulate || done > 0),
             };
             // SAFETY: the caller vouches for `left`, the rest was checked above.

@@ -2,6 +2,7 @@
 
 use super::patches::{Patches, Run};
 use super::{Algorithm, ConvShape, Form, PackedConv};
+use crate::elementwise::sum_rows_unnoted;
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::{Left, Right};
 use crate::gemm::weight_gradient::{Inputs, WeightGradient};
@@ -141,9 +142,9 @@ fn input_phase(
 }
 
 /// The gradient `dw: [O, I, kh, kw]` of [`forward`](super::forward)'s weight: `dw[o, i, dy, dx] =
-/// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`.
+/// Σ dy[b, y, x, o] · x[b, y·stride + dy − top, x·stride + dx − left, i]`, and `db: [O]` of its bias, the sums of `dy`.
 ///
-/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit or a dot product.
+/// With [`Precision::Bf16`] the factors of the products are rounded to bf16 where the CPU has a matrix unit or a dot product.
 ///
 /// # Panics
 /// When a slice's length does not fit the shape.
@@ -152,10 +153,11 @@ pub fn backward_weight(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    db: Option<&mut [f32]>,
     precision: Precision,
 ) {
     let algorithm = Algorithm::choose_for_weight_gradient(shape, precision);
-    backward_weight_by(algorithm, shape, x, dy, dw, precision);
+    backward_weight_by(algorithm, shape, x, dy, dw, db, precision);
 }
 
 /// [`backward_weight`] by another algorithm than the one it would take.
@@ -168,6 +170,7 @@ pub fn backward_weight_by(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    mut db: Option<&mut [f32]>,
     precision: Precision,
 ) {
     assert_eq!(x.len(), shape.input_len(), "an input for {shape:?}");
@@ -185,21 +188,25 @@ pub fn backward_weight_by(
     let pixels = shape.batch * shape.out_height() * shape.out_width();
     if let Algorithm::Winograd(tile) = algorithm {
         assert_eq!((shape.kernel, shape.stride), (3, 1), "for 3×3 of stride 1");
-        return winograd::weight_gradient(&shape.geometry(), tile, precision, x, dy, dw);
+        return winograd::weight_gradient(&shape.geometry(), tile, precision, x, dy, dw, db);
     }
     if shape.is_pointwise() {
-        return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, precision);
+        return gemm::weight_gradient((pixels, outputs, channels), dy, x, dw, db, precision);
     }
     let taps = shape.kernel * shape.kernel;
     let columns = taps * channels;
     let patches = shape.patches(x);
     let isa = isa::active();
+    let dotted = precision == Precision::Bf16 && isa.has_bf16_dot();
+    if let (Some(db), false) = (&mut db, dotted) {
+        sum_rows_unnoted(pixels, outputs, dy, db);
+    }
     if precision == Precision::Bf16 && isa.has_tiles() {
         let places = Places::patches(&patches, shape.batch);
         return tiles::weight_gradient(&places, outputs, dy, dw);
     }
     let mut by_tap = scratch::lease(outputs * columns);
-    if precision == Precision::Bf16 && isa.has_bf16_dot() {
+    if dotted {
         let work = WeightGradient {
             rows: pixels,
             outputs,
@@ -207,7 +214,9 @@ pub fn backward_weight_by(
             dy,
             x: Inputs::Patches(&patches),
         };
-        work.run(isa, &mut by_tap);
+        work.run(isa, &mut by_tap, db);
+    } else if shape.stride == 1 && outputs < channels {
+        return few_outputs(isa, shape, x, dy, dw);
     } else {
         let panels = gemm::packed::panels(isa, columns, Precision::F32);
         let (left, right) = (Left::Columns(dy), Right::Patches(&patches));
@@ -235,4 +244,50 @@ pub fn backward_weight_by(
             }
         }
     });
+}
+
+/// The same in f32 with the factors' parts exchanged, a sum over the pixels of the input: of the two it is the picture with
+/// fewer channels whose patches are gathered.
+fn few_outputs(isa: isa::Isa, shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let (outputs, channels, kernel) = (shape.out_channels, shape.in_channels, shape.kernel);
+    let before = |padding: usize| padding as isize - (kernel as isize - 1);
+    let (row, column) = (before(shape.padding.top), before(shape.padding.left));
+    // From the last tap to the first, as for the input's gradient.
+    let patches = Patches {
+        x: dy,
+        height: shape.out_height(),
+        width: shape.out_width(),
+        channels: outputs,
+        grid_height: shape.height,
+        grid_width: shape.width,
+        stride: 1,
+        runs: (row..=row + kernel as isize - 1)
+            .map(|row| Run { row, column })
+            .collect(),
+        taps: kernel,
+    };
+    let taps = kernel * kernel;
+    let columns = taps * outputs;
+    let pixels = shape.batch * shape.height * shape.width;
+    let mut turned = scratch::lease(channels * columns);
+    let panels = gemm::packed::panels(isa, columns, Precision::F32);
+    let (left, right) = (Left::Columns(x), Right::Patches(&patches));
+    gemm::multiply(
+        isa,
+        channels,
+        pixels,
+        left,
+        right,
+        panels,
+        &mut turned,
+        false,
+    );
+    // [I, kh, kw, O], turned round → [O, I, kh, kw]
+    for (i, from) in turned.chunks_exact(columns.max(1)).enumerate() {
+        for tap in 0..taps {
+            for o in 0..outputs {
+                dw[(o * channels + i) * taps + tap] = from[(taps - 1 - tap) * outputs + o];
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::Epilogue;
 use super::operands::{Left, Right, Window};
 use super::panels::{Panel, Panels};
-use super::tile::{self, Block, LeftView, Store};
+use super::tile::{self, Ahead, Block, LeftView, Store};
 use crate::isa::{Isa, Kernel, Simd};
 use crate::pool;
 use crate::scratch;
@@ -24,6 +24,9 @@ const BLOCK_ROWS: usize = 192;
 /// Bytes of a block of left-hand numbers that is rounded, to bf16 or bytes, for all panels: three quarters of the
 /// second-level cache.
 const ROUNDED_BYTES: usize = 768 << 10;
+
+/// Numbers of the next block of rows that are fetched while a block is multiplied: a quarter of the second-level cache.
+const AHEAD: usize = 1 << 16;
 
 /// Products below this many multiply-adds run on the calling thread (tens of microseconds, the
 /// order of waking another one).
@@ -90,11 +93,14 @@ impl Product<'_> {
         debug_assert!(bias.is_none_or(|bias| bias.len() == n));
         debug_assert!(residual.is_none_or(|residual| residual.len() == out.len()));
         let out = SharedMut::new(out);
+        let threads = pool::threads();
         let dotted = format == tile::DOT || (format == tile::INT8 && isa.has_dot_products());
         let task = |index: usize| {
             // Neighbouring tasks share panels.
             let (group, block) = (index / plan.blocks, index % plan.blocks);
             let row = block * plan.block_rows;
+            // The thread's next task is likely the one after those of the others.
+            let next = self.m.min((block + threads) * plan.block_rows);
             let task = Task {
                 product: self,
                 out,
@@ -105,6 +111,7 @@ impl Product<'_> {
                     (group + 1) * self.panels.count / plan.groups,
                 ),
                 format,
+                ahead: self.rows_from(next, format),
             };
             if dotted {
                 isa.run_bf16(task)
@@ -113,6 +120,17 @@ impl Product<'_> {
             }
         };
         pool::parallel_if(plan.parallel, plan.blocks * plan.groups, task);
+    }
+
+    /// The first rows of a block that will be rounded for all panels.
+    fn rows_from(&self, row: usize, format: usize) -> Ahead {
+        match self.left {
+            Left::Rows(a) if self.by_panels() && matches!(format, tile::DOT | tile::INT8) => {
+                let a = &a[row * self.left_k..];
+                Ahead::all(&a[..a.len().min(AHEAD)])
+            }
+            _ => Ahead::NONE,
+        }
     }
 
     /// Whether each panel is multiplied to its end before the next one, its sums staying in a cache: where
@@ -163,6 +181,8 @@ struct Task<'a> {
     rows: usize,
     panels: (usize, usize),
     format: usize,
+    /// What the thread will pack next.
+    ahead: Ahead,
 }
 
 impl Kernel for Task<'_> {
@@ -253,7 +273,8 @@ impl Task<'_> {
         let row_scales = left_scratch
             .as_ptr()
             .wrapping_add(self.rows * left.row_stride);
-        let piece = piece(segment.len, chunk);
+        let piece = piece(segment.len, chunk).max(1);
+        let pieces = segment.len.div_ceil(piece).max(1);
         let mut sum_rows = [0; BLOCK_ROWS + 6];
         let sum_rows = &mut sum_rows[..self.rows];
         for index in self.panels.0..self.panels.1 {
@@ -294,8 +315,11 @@ impl Task<'_> {
                         .right
                         .panel(simd, panels, product.right_k, panel, rows, &mut []);
                 let view = LeftView { start, ..left };
+                let part = (index - self.panels.0) * pieces + at / piece;
+                let parts = (self.panels.1 - self.panels.0) * pieces;
+                let ahead = self.ahead.part(part, parts);
                 // SAFETY: as in `by_pieces`; `sums` has whole vectors for each row.
-                unsafe { self.block(simd, depth, view, packed, panel, store) }
+                unsafe { self.block(simd, depth, view, (packed, ahead), panel, store) }
                 at += depth;
                 if last {
                     break;
@@ -347,7 +371,7 @@ impl Task<'_> {
                     // SAFETY: the operands gave `rows × depth` and `depth × width` numbers, the
                     // lengths of `out`, `bias` and `residual` were checked by whoever made the
                     // product, and its tasks have different rows or columns.
-                    unsafe { self.block(simd, depth, view, packed, panel, store) }
+                    unsafe { self.block(simd, depth, view, (packed, Ahead::NONE), panel, store) }
                 }
                 first = false;
                 at += depth.max(1);
@@ -386,7 +410,7 @@ impl Task<'_> {
         simd: S,
         depth: usize,
         left: LeftView,
-        packed: *const f32,
+        (packed, ahead): (*const f32, Ahead),
         panel: Panel,
         store: Store,
     ) {
@@ -398,6 +422,7 @@ impl Task<'_> {
             vectors: panel.vectors,
             // A packed matrix goes on with this panel's next rows, or the next panel.
             prefetch: packed.wrapping_add(steps * panel.width),
+            ahead: [ahead, Ahead::NONE],
             store,
         };
         // SAFETY: passed on.

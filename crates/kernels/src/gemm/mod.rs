@@ -9,6 +9,7 @@
 pub(crate) mod driver;
 pub(crate) mod operands;
 pub(crate) mod packed;
+mod pairs;
 pub(crate) mod panels;
 mod rounding;
 mod store;
@@ -18,6 +19,7 @@ pub(crate) mod weight_gradient;
 pub use packed::PackedMatrix;
 pub use rounding::int8_error;
 
+use crate::elementwise::sum_rows_unnoted;
 use crate::isa;
 use crate::pool;
 use crate::profile;
@@ -49,6 +51,17 @@ impl Precision {
             Precision::Int8 if isa::has_fast_bf16() => Precision::Bf16,
             Precision::Int8 => Precision::F32,
             other => other,
+        }
+    }
+
+    /// How `isa` computes products of these numbers, in words.
+    pub fn algorithm(self, isa: isa::Isa) -> String {
+        match self {
+            Precision::F32 => format!("{isa} f32"),
+            Precision::Bf16 if isa.has_tiles() => "amx bf16".into(),
+            Precision::Bf16 if isa.has_bf16_dot() => format!("{isa} bf16 dot"),
+            Precision::Bf16 => format!("{isa} bf16 weights"),
+            Precision::Int8 => format!("{isa} int8"),
         }
     }
 }
@@ -223,8 +236,9 @@ pub fn matmul(
     }
 }
 
-/// The gradient `dw: [o, i]` of a linear layer's weight, `dy: [m, o]` transposed times `x: [m, i]`.
-/// With [`Precision::Bf16`] the factors are rounded to bf16 where the CPU has a matrix unit or a dot product.
+/// The gradient `dw: [o, i]` of a linear layer's weight, `dy: [m, o]` transposed times `x: [m, i]`, and `db: [o]` of its
+/// bias, the sums of `dy` over all rows. With [`Precision::Bf16`] the factors of the products are rounded to bf16 where
+/// the CPU has a matrix unit or a dot product.
 ///
 /// # Panics
 /// When a slice's length does not fit the shapes.
@@ -233,15 +247,13 @@ pub fn weight_gradient(
     dy: &[f32],
     x: &[f32],
     dw: &mut [f32],
+    db: Option<&mut [f32]>,
     precision: Precision,
 ) {
     assert_eq!(dy.len(), m * o, "an output gradient of shape [{m}, {o}]");
     assert_eq!(x.len(), m * i, "an input of shape [{m}, {i}]");
     assert_eq!(dw.len(), o * i, "a weight gradient of shape [{o}, {i}]");
     let isa = isa::active();
-    if precision == Precision::Bf16 && isa.has_tiles() {
-        return tiles::weight_gradient(&Places::rows(x, m, i), o, dy, dw);
-    }
     if precision == Precision::Bf16 && isa.has_bf16_dot() {
         let work = WeightGradient {
             rows: m,
@@ -250,10 +262,17 @@ pub fn weight_gradient(
             dy,
             x: Inputs::Rows(x),
         };
-        return work.run(isa, dw);
+        return work.run(isa, dw, db);
     }
-    let (t, n) = (Layout::Transposed, Layout::Normal);
-    matmul(o, i, m, dy, t, x, n, dw, false);
+    if precision == Precision::Bf16 && isa.has_tiles() {
+        tiles::weight_gradient(&Places::rows(x, m, i), o, dy, dw);
+    } else {
+        let (t, n) = (Layout::Transposed, Layout::Normal);
+        matmul(o, i, m, dy, t, x, n, dw, false);
+    }
+    if let Some(db) = db {
+        sum_rows_unnoted(m, o, dy, db);
+    }
 }
 
 /// Sums of at least this many terms may be cut into slabs.

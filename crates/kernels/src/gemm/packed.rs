@@ -245,13 +245,7 @@ impl PackedMatrix {
 
     /// How products with it are computed, in words.
     pub(crate) fn algorithm(&self) -> String {
-        match self.precision {
-            Precision::F32 => format!("{} f32", self.isa),
-            Precision::Bf16 if self.isa.has_tiles() => "amx bf16".into(),
-            Precision::Bf16 if self.isa.has_bf16_dot() => format!("{} bf16 dot", self.isa),
-            Precision::Bf16 => format!("{} bf16 weights", self.isa),
-            Precision::Int8 => format!("{} int8", self.isa),
-        }
+        self.precision.algorithm(self.isa)
     }
 
     pub(crate) fn isa(&self) -> Isa {

@@ -79,7 +79,8 @@ pub(crate) struct PackSource<'a, F> {
 /// Numbers that one task packs: some tens of microseconds.
 const PACK_TASK: usize = 1 << 15;
 
-/// Rows that are gathered at a time: where a column's numbers lie side by side, a cache line of each.
+/// Rows that are gathered at a time: where a column's numbers lie side by side, a cache line of each, and the side of a
+/// square that is transposed.
 const GATHERED: usize = 16;
 
 /// Packs in f32: `packed` has `k · panels.padded()` numbers.
@@ -263,19 +264,61 @@ impl<F: Fn(usize) -> PackRow> PackSource<'_, F> {
     fn gather(&self, panel: &Panel, first: usize, count: usize, block: &mut [f32]) {
         let start = panel.start * self.stride;
         let offset = |i: usize| (self.visit)(first + i).offset + start;
-        if self.stride > 1 && (1..count).all(|i| offset(i) == offset(0) + i) {
-            for column in 0..panel.columns {
-                let numbers = &self.source[offset(0) + column * self.stride..][..count];
-                let places = block[column..].iter_mut().step_by(panel.width);
-                for (to, &x) in places.zip(numbers) {
+        let rows = block.chunks_exact_mut(panel.width).take(count);
+        if self.stride == 1 {
+            for (i, row) in rows.enumerate() {
+                row[..panel.columns].copy_from_slice(&self.source[offset(i)..][..panel.columns]);
+            }
+        } else if (1..count).all(|i| offset(i) == offset(0) + i) {
+            isa::active().run(Transposed {
+                from: &self.source[offset(0)..],
+                stride: self.stride,
+                count,
+                columns: panel.columns,
+                to: block,
+                width: panel.width,
+            });
+        } else {
+            for (i, row) in rows.enumerate() {
+                let numbers = self.source[offset(i)..].iter().step_by(self.stride);
+                for (to, &x) in row[..panel.columns].iter_mut().zip(numbers) {
                     *to = x;
                 }
             }
-            return;
         }
-        for (i, row) in block.chunks_exact_mut(panel.width).take(count).enumerate() {
-            let numbers = self.source[offset(i)..].iter().step_by(self.stride);
-            for (to, &x) in row[..panel.columns].iter_mut().zip(numbers) {
+    }
+}
+
+/// Copies `columns` runs of `count` numbers, `stride` from one to the next, to the columns of rows of `width`.
+struct Transposed<'a> {
+    from: &'a [f32],
+    stride: usize,
+    count: usize,
+    columns: usize,
+    to: &'a mut [f32],
+    width: usize,
+}
+
+impl Kernel for Transposed<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let squares = match self.count == GATHERED {
+            true => self.columns / GATHERED * GATHERED,
+            false => 0,
+        };
+        assert!(self.columns <= self.width && self.to.len() >= self.count * self.width);
+        assert!(squares == 0 || self.from.len() >= (squares - 1) * self.stride + GATHERED);
+        for first in (0..squares).step_by(GATHERED) {
+            let from = self.from.as_ptr().wrapping_add(first * self.stride);
+            let to = self.to.as_mut_ptr().wrapping_add(first);
+            // SAFETY: 16 runs of 16 numbers, the last of which ends where was checked, and 16 columns of 16 rows.
+            unsafe { simd.transpose_raw((from, self.stride), (to, self.width)) }
+        }
+        for column in squares..self.columns {
+            let numbers = &self.from[column * self.stride..][..self.count];
+            let places = self.to[column..].iter_mut().step_by(self.width);
+            for (to, &x) in places.zip(numbers) {
                 *to = x;
             }
         }

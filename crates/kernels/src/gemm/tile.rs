@@ -34,9 +34,93 @@ pub(crate) struct LeftView {
     pub depth_stride: usize,
 }
 
+/// Numbers that are wanted soon, `rows` of `columns` that begin `stride` apart. They are asked for in strips of two cache
+/// lines, a line at each step of a product that is computed meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub start: *const f32,
+    pub stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// Numbers in two cache lines.
+const STRIP: usize = 32;
+
+impl Ahead {
+    pub const NONE: Ahead = Ahead {
+        start: std::ptr::null(),
+        stride: STRIP,
+        rows: 0,
+        columns: STRIP,
+    };
+
+    /// All of `numbers`.
+    pub fn all(numbers: &[f32]) -> Self {
+        Ahead {
+            start: numbers.as_ptr(),
+            rows: numbers.len().div_ceil(STRIP),
+            ..Ahead::NONE
+        }
+    }
+
+    /// Some of the rows: part `index` of `count`.
+    pub fn part(self, index: usize, count: usize) -> Self {
+        let (first, end) = (index * self.rows / count, (index + 1) * self.rows / count);
+        Ahead {
+            start: self.start.wrapping_add(first * self.stride),
+            rows: end - first,
+            ..self
+        }
+    }
+
+    /// What is asked for in the given turn of so many steps.
+    #[inline(always)]
+    fn fetch(areas: &[Ahead; 2], mut turn: usize, steps: usize) -> Option<Fetch> {
+        let height = (steps / 2).max(1);
+        for area in areas.iter().filter(|area| area.rows > 0) {
+            let strips = area.columns.div_ceil(STRIP);
+            let turns = area.rows.div_ceil(height) * strips;
+            if turn < turns {
+                let start = turn / strips * height * area.stride + turn % strips * STRIP;
+                return Some(Fetch {
+                    start: area.start.wrapping_add(start),
+                    stride: area.stride,
+                });
+            }
+            turn -= turns;
+        }
+        None
+    }
+}
+
+/// Two lines at each stride.
+#[derive(Clone, Copy)]
+struct Fetch {
+    start: *const f32,
+    stride: usize,
+}
+
+impl Fetch {
+    /// One line after the other.
+    #[inline(always)]
+    fn lines(start: *const f32) -> Self {
+        Fetch {
+            start,
+            stride: STRIP,
+        }
+    }
+
+    #[inline(always)]
+    fn line(&self, step: usize) -> *const f32 {
+        self.start
+            .wrapping_add(step / 2 * self.stride + step % 2 * (STRIP / 2))
+    }
+}
+
 /// All rows of `store.rows` times a chunk of one panel.
 ///
-/// `depth` counts numbers of the sum. `prefetch` is what will be read next.
+/// `depth` counts numbers of the sum. `prefetch` is the panel that will be read next, `ahead` what will be packed next.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
     pub depth: usize,
@@ -44,6 +128,7 @@ pub(crate) struct Block<'a> {
     pub panel: *const f32,
     pub vectors: usize,
     pub prefetch: *const f32,
+    pub ahead: [Ahead; 2],
     pub store: Store<'a>,
 }
 
@@ -96,12 +181,20 @@ impl Block<'_> {
         const { assert!(S::TILE_ROWS == 6) }
         let rows = self.store.rows.len();
         let steps = steps(FORMAT, self.depth);
-        let lines = steps * V * S::LANES / 16;
+        // The next panel's lines come in over the first tiles, one per step of the sum, then what will be packed.
+        let turns = match self.prefetch.is_null() {
+            true => 0,
+            false => (V * S::LANES).div_ceil(16),
+        };
+        let fetch = |tile: usize| match tile < turns {
+            true => Fetch::lines(self.prefetch.wrapping_add(tile * steps * 16)),
+            // Nothing more: what is in a cache already costs least.
+            false => {
+                Ahead::fetch(&self.ahead, tile - turns, steps).unwrap_or(Fetch::lines(self.panel))
+            }
+        };
         let mut row = 0;
         while row + 6 <= rows {
-            // The next panel's lines come in over the first tiles, one per step of the sum.
-            let ahead = (row / 6 * steps).min(lines);
-            let prefetch = self.prefetch.wrapping_add(ahead * 16);
             // Not in the tile itself, whose sums would then not stay in registers.
             if self.store.far {
                 self.store.fetch(simd, row..row + 6);
@@ -109,37 +202,37 @@ impl Block<'_> {
             simd.call(Tile::<6, V, FORMAT, BY_ROW> {
                 block: self,
                 row,
-                prefetch,
+                fetch: fetch(row / 6),
             });
             row += 6;
         }
-        let prefetch = self.prefetch;
+        let fetch = fetch(row / 6);
         match rows - row {
             0 => {}
             1 => simd.call(Tile::<1, V, FORMAT, BY_ROW> {
                 block: self,
                 row,
-                prefetch,
+                fetch,
             }),
             2 => simd.call(Tile::<2, V, FORMAT, BY_ROW> {
                 block: self,
                 row,
-                prefetch,
+                fetch,
             }),
             3 => simd.call(Tile::<3, V, FORMAT, BY_ROW> {
                 block: self,
                 row,
-                prefetch,
+                fetch,
             }),
             4 => simd.call(Tile::<4, V, FORMAT, BY_ROW> {
                 block: self,
                 row,
-                prefetch,
+                fetch,
             }),
             _ => simd.call(Tile::<5, V, FORMAT, BY_ROW> {
                 block: self,
                 row,
-                prefetch,
+                fetch,
             }),
         }
     }
@@ -150,7 +243,7 @@ impl Block<'_> {
 struct Tile<'a, const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> {
     block: &'a Block<'a>,
     row: usize,
-    prefetch: *const f32,
+    fetch: Fetch,
 }
 
 impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Kernel
@@ -178,7 +271,7 @@ impl<const R: usize, const V: usize, const FORMAT: usize, const BY_ROW: bool> Ke
         let mut sums = [[simd.zero(); V]; R];
         let mut panel = self.block.panel;
         for step in 0..steps {
-            simd.prefetch(self.prefetch.wrapping_add(step * 16));
+            simd.prefetch(self.fetch.line(step));
             // The left-hand numbers come in short pieces of many rows, or of many steps, which the
             // CPU's own prefetchers do not follow. By row: a line of each of the next tile's six
             // rows (and two more) in eight steps; by step: sixteen steps (some 200 cycles) ahead.

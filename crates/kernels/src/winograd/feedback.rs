@@ -39,37 +39,55 @@ pub(super) const WEIGHT: [[f32; SIDE]; SIDE] = shares(form(input_rows()));
 /// The same for transformed inputs.
 pub(super) const INPUT: [[f32; SIDE]; SIDE] = shares(form(weight_rows()));
 
-/// Rounds a tile to numbers that bf16 has, which are returned as f32.
+/// Whether tiles of `N × N` places are rounded so: those that are `dotted`, in bf16, where there are enough places.
+#[inline(always)]
+pub(super) fn is_for<const N: usize>(dotted: bool) -> bool {
+    dotted && N == SIDE
+}
+
+/// The row of a tile whose turn it is.
+#[inline(always)]
+pub(super) fn row<const N: usize>(turn: usize, dotted: bool) -> usize {
+    match is_for::<N>(dotted) {
+        true => ORDER[turn],
+        false => turn,
+    }
+}
+
+/// Rounds row `ORDER[turn]` of a tile to numbers that bf16 has, which are returned as f32. `left` keeps what the errors
+/// of the rows in turns before come to.
 #[inline(always)]
 pub(super) fn round<S: Simd, const N: usize>(
     simd: S,
-    x: &[[S::Vector; N]; N],
+    turn: usize,
+    row: [S::Vector; N],
     shares: &[[f32; SIDE]; SIDE],
-) -> [[S::Vector; N]; N] {
+    left: &mut [[S::Vector; N]; N],
+) -> [S::Vector; N] {
     debug_assert!(N == SIDE);
-    let mut rounded = [[simd.zero(); N]; N];
-    // What a row's errors come to in the rows after it.
-    let mut left = [[simd.zero(); N]; N];
-    for a in 0..N {
-        let i = ORDER[a];
-        let mut before = [simd.zero(); N];
-        for k in ORDER[..a].iter().copied() {
-            for j in 0..N {
-                before[j] = simd.mul_add(simd.splat(shares[k][i]), left[k][j], before[j]);
-            }
+    let i = ORDER[turn];
+    let mut before = [simd.zero(); N];
+    for &k in &ORDER[..turn] {
+        let share = simd.splat(shares[k][i]);
+        for j in 0..N {
+            before[j] = simd.mul_add(share, left[k][j], before[j]);
         }
-        let mut errors = [simd.zero(); N];
-        for b in 0..N {
-            let j = ORDER[b];
-            let mut within = simd.zero();
-            for l in ORDER[..b].iter().copied() {
+    }
+    let (mut rounded, mut errors) = (row, row);
+    for b in 0..N {
+        let j = ORDER[b];
+        let mut within = simd.zero();
+        for l in 0..N {
+            // A loop of constant length unrolls.
+            if l < b {
+                let l = ORDER[l];
                 within = simd.mul_add(simd.splat(shares[l][j]), errors[l], within);
             }
-            let exact = simd.sub(x[i][j], simd.add(before[j], within));
-            rounded[i][j] = nearest(simd, exact);
-            errors[j] = simd.sub(rounded[i][j], x[i][j]);
-            left[i][j] = simd.add(errors[j], within);
         }
+        let exact = simd.sub(row[j], simd.add(before[j], within));
+        rounded[j] = nearest(simd, exact);
+        errors[j] = simd.sub(rounded[j], row[j]);
+        left[i][j] = simd.add(errors[j], within);
     }
     rounded
 }
@@ -234,10 +252,14 @@ mod tests {
             for (place, numbers) in self.0.chunks_exact(16).enumerate() {
                 x[place / SIDE][place % SIDE] = simd.load(numbers);
             }
-            let rounded = round(simd, &x, self.1);
+            let mut left = x;
             let mut out = vec![0.0; SIDE * SIDE * 16];
-            for (place, numbers) in out.chunks_exact_mut(16).enumerate() {
-                simd.store(numbers, rounded[place / SIDE][place % SIDE]);
+            for turn in 0..SIDE {
+                let i = ORDER[turn];
+                let row = round(simd, turn, x[i], self.1, &mut left);
+                for (j, rounded) in row.into_iter().enumerate() {
+                    simd.store(&mut out[(i * SIDE + j) * 16..], rounded);
+                }
             }
             out
         }

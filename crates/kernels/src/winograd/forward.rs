@@ -10,7 +10,7 @@ use super::{Geometry, SKEW, Tile, feedback, transform};
 use crate::gemm::Epilogue;
 use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panel;
-use crate::gemm::tile::{self, Block, LeftView, Store};
+use crate::gemm::tile::{self, Ahead, Block, LeftView, Store};
 use crate::isa::{Kernel, Simd};
 use crate::pool;
 use crate::scratch;
@@ -41,9 +41,11 @@ pub(crate) fn forward(
         (geometry.inputs, geometry.outputs),
         (weight.inputs, weight.panels.n)
     );
+    let zeros = vec![0.0; geometry.inputs];
     let pass = Pass {
         geometry,
         x,
+        zeros: &zeros,
         weight,
         out: SharedMut::new(out),
         epilogue,
@@ -57,6 +59,8 @@ pub(crate) fn forward(
 struct Pass<'a> {
     geometry: &'a Geometry,
     x: &'a [f32],
+    /// What is read outside the picture: a pixel's numbers.
+    zeros: &'a [f32],
     weight: &'a PackedWinograd,
     out: SharedMut<f32>,
     epilogue: &'a Epilogue<'a>,
@@ -157,8 +161,12 @@ impl<const M: usize, const N: usize> Kernel for Input<'_, M, N> {
         let places = (0..N * N).map(|xi| xi * place);
         let start = (tiles.start - all.start) * row;
         let to = self.1.rows(start, places, tiles.len() * row);
+        let sources = |tile| pass.geometry.sources::<M, N>(tile, pass.x, pass.zeros);
+        let mut current = sources(tiles.start);
         for (i, tile) in tiles.enumerate() {
-            pass.input::<S, M, N>(simd, tile, to.wrapping_add(i * row), place);
+            let next = sources(tile + 1);
+            pass.input::<S, M, N>(simd, (&current, &next), to.wrapping_add(i * row), place);
+            current = next;
         }
     }
 }
@@ -182,59 +190,42 @@ impl<const M: usize, const N: usize> Kernel for Products<'_, M, N> {
 }
 
 impl Pass<'_> {
-    /// Transforms one tile's inputs to `to`, each place `place` numbers after the one before.
+    /// Transforms a tile, whose inputs stand at `sources` and the next one's at the others, to `to`, each place `place`
+    /// numbers after the one before.
     #[inline(always)]
     fn input<S: Simd, const M: usize, const N: usize>(
         &self,
         simd: S,
-        tile: usize,
+        sources: (&[[*const f32; N]; N], &[[*const f32; N]; N]),
         to: *mut f32,
         place: usize,
     ) {
         let channels = self.geometry.inputs;
-        let sources = self.geometry.sources::<M, N>(tile);
-        // The tiles' 36 streams are too many for the CPU's own prefetchers. The first two columns of the next
-        // tile are the last two of this one.
-        let next = self.geometry.sources::<M, N>(tile + 1);
-        let mut channel = 0;
-        while channel < channels {
+        let dotted = self.weight.format == tile::DOT;
+        let mut half = [[simd.zero(); N]; N];
+        let mut left = [[simd.zero(); N]; N];
+        for channel in (0..channels).step_by(S::LANES) {
             let lanes = S::LANES.min(channels - channel);
-            let mut d = [[simd.zero(); N]; N];
-            for i in 0..N {
+            // SAFETY: the sources have all their channels.
+            unsafe { transform::input_columns::<S, M, N>(simd, sources, channel, lanes, &mut half) }
+            for turn in 0..N {
+                let i = feedback::row::<N>(turn, dotted);
+                let mut v = transform::input::<S, N>(simd, half[i]);
+                if feedback::is_for::<N>(dotted) {
+                    v = feedback::round(simd, turn, v, &feedback::INPUT, &mut left);
+                }
                 for j in 0..N {
-                    if let (Some(at), true) = (next[i][j], j >= N - M) {
-                        simd.prefetch(self.x.as_ptr().wrapping_add(at + channel));
-                    }
-                    if let Some(at) = sources[i][j] {
-                        debug_assert!(at + channel + lanes <= self.x.len());
-                        // SAFETY: `sources` lie in `x` with all their channels.
-                        d[i][j] = unsafe {
-                            let from = self.x.as_ptr().add(at + channel);
-                            if lanes == S::LANES {
-                                simd.load_raw(from)
-                            } else {
-                                simd.load_partial_raw(from, lanes)
-                            }
-                        };
+                    // SAFETY: a row has whole vectors, and the caller gave one for each place.
+                    unsafe {
+                        let row = to.add((i * N + j) * place);
+                        if dotted {
+                            simd.store_bf16_raw(row.cast::<u16>().add(channel), v[j]);
+                        } else {
+                            simd.store_raw(row.add(channel), v[j]);
+                        }
                     }
                 }
             }
-            let mut v = transform::input_tile::<S, N>(simd, d);
-            if self.weight.format == tile::DOT && N == 6 {
-                v = feedback::round(simd, &v, &feedback::INPUT);
-            }
-            for xi in 0..N * N {
-                // SAFETY: a row has whole vectors, and the caller gave one for each place.
-                unsafe {
-                    let row = to.add(xi * place);
-                    if self.weight.format == tile::DOT {
-                        simd.store_bf16_raw(row.cast::<u16>().add(channel), v[xi / N][xi % N]);
-                    } else {
-                        simd.store_raw(row.add(channel), v[xi / N][xi % N]);
-                    }
-                }
-            }
-            channel += S::LANES;
         }
     }
 
@@ -284,6 +275,7 @@ impl Pass<'_> {
                     panel: weight.as_ptr(),
                     vectors: panel.vectors,
                     prefetch: next,
+                    ahead: [Ahead::NONE; 2],
                     store: Store::plain(
                         sums[xi * sums_place..].as_mut_ptr(),
                         rows,
@@ -354,20 +346,27 @@ impl Pass<'_> {
         for v in 0..panel.vectors {
             let at = v * S::LANES;
             let lanes = S::LANES.min(panel.columns - at);
-            let mut m = [[simd.zero(); N]; N];
-            for xi in 0..N * N {
-                m[xi / N][xi % N] = simd.load(&sums[xi * place + at..]);
+            let mut half = [[simd.zero(); N]; M];
+            for j in 0..N {
+                let mut m = [simd.zero(); N];
+                for i in 0..N {
+                    m[i] = simd.load(&sums[(i * N + j) * place + at..]);
+                }
+                let y = transform::output::<S, M, N>(simd, m);
+                for i in 0..M {
+                    half[i][j] = y[i];
+                }
             }
-            let y = transform::output_tile::<S, M, N>(simd, m);
             let bias = match self.epilogue.bias {
                 Some(bias) => simd.load_partial(&bias[panel.start + at..][..lanes]),
                 None => simd.zero(),
             };
             for i in 0..M.min(out_height - row) {
+                let y = transform::output::<S, M, N>(simd, half[i]);
                 for j in 0..M.min(out_width - column) {
                     let pixel = (picture * out_height + row + i) * out_width + column + j;
                     let start = pixel * outputs + panel.start + at;
-                    let mut sum = simd.add(y[i][j], bias);
+                    let mut sum = simd.add(y[j], bias);
                     if let Some(residual) = self.epilogue.residual {
                         sum = simd.add(sum, simd.load_partial(&residual[start..][..lanes]));
                     }

@@ -10,7 +10,6 @@ use super::weight_gradient::Pass;
 use crate::gemm::panels::Panel;
 use crate::gemm::tile;
 use crate::isa::{Kernel, Simd};
-use crate::scratch;
 use crate::shared::SharedMut;
 
 /// Transforms the inputs and output gradients of some steps of the tiles `all`.
@@ -21,6 +20,8 @@ pub(super) struct Transform<'a, const M: usize, const N: usize> {
     /// These steps of them are written.
     pub x_tiles: SharedMut<f32>,
     pub dy_tiles: SharedMut<f32>,
+    /// Gets the sums of the output gradients over these steps.
+    pub bias_sums: &'a mut [f32],
 }
 
 impl<const M: usize, const N: usize> Kernel for Transform<'_, M, N> {
@@ -44,234 +45,134 @@ impl<const M: usize, const N: usize> Kernel for Transform<'_, M, N> {
                     .rows(start, places(pass.dy_place), steps * width)
             })
             .collect();
-        // What a transform of columns leaves for that of rows, of two tiles: each L1-resident.
-        let mut memory = scratch::lease(2 * N * N * S::LANES);
-        let (first, second) = memory.split_at_mut(N * N * S::LANES);
-        let halves = (first.as_mut_ptr(), dotted.then_some(second.as_mut_ptr()));
+        self.bias_sums.fill(0.0);
+        // A step's tile, or two of them.
+        let tile = |step: usize| self.all.start + if dotted { 2 * step } else { step };
+        let (geometry, zeros) = (pass.geometry, pass.zeros);
+        let both = |step| [tile(step), tile(step) + 1];
+        let x_sources = |step| both(step).map(|tile| geometry.sources::<M, N>(tile, pass.x, zeros));
+        let dy_sources =
+            |step| both(step).map(|tile| geometry.gradient_sources(tile, pass.dy, zeros));
+        let mut x = x_sources(first_step);
+        let mut dy: [[[_; M]; M]; 2] = dy_sources(first_step);
+        let mut x_half = [[[simd.zero(); N]; N]; 2];
+        let mut dy_half = [[[simd.zero(); M]; N]; 2];
         for step in self.steps.clone() {
-            let tile = self.all.start + if dotted { 2 * step } else { step };
-            let next = Some(tile + 1).filter(|&tile| tile < self.all.end);
-            let (low, high) = (pass.inputs(Some(tile)), pass.inputs(next));
-            for channel in (0..pass.geometry.inputs).step_by(S::LANES) {
-                let lanes = S::LANES.min(pass.geometry.inputs - channel);
+            let next = x_sources(step + 1);
+            for channel in (0..geometry.inputs).step_by(S::LANES) {
+                let lanes = S::LANES.min(geometry.inputs - channel);
                 let to = x_tiles.wrapping_add((step - first_step) * row_len + channel);
-                // SAFETY: the sources have all channels; a row has whole vectors, and this task alone has this step.
-                unsafe {
-                    input_columns::<S, N>(simd, &low, channel, lanes, halves.0);
-                    if dotted {
-                        input_columns::<S, N>(simd, &high, channel, lanes, second.as_mut_ptr());
+                for half in 0..if dotted { 2 } else { 1 } {
+                    let (sources, to) = ((&x[half], &next[half]), &mut x_half[half]);
+                    // SAFETY: the sources have all channels.
+                    unsafe {
+                        transform::input_columns::<S, M, N>(simd, sources, channel, lanes, to)
                     }
-                    input_rows::<S, N>(simd, halves, to, pass.x_place);
+                }
+                // SAFETY: a row has whole vectors, and this task alone has this step.
+                unsafe {
+                    put_rows(
+                        simd,
+                        &x_half,
+                        dotted,
+                        #[inline(always)]
+                        |row| transform::input::<S, N>(simd, row),
+                        (to, pass.x_place),
+                    )
                 }
             }
-            let low = pass.output_gradients(Some(tile));
-            let high = pass.output_gradients(next);
+            x = next;
+            let next = dy_sources(step + 1);
             for (index, dy_tiles) in dy_tiles.iter().enumerate() {
                 let panel = pass.panels.get(index);
                 for at in (0..panel.width).step_by(S::LANES) {
                     let (output, lanes) = (panel.start + at, S::LANES.min(panel.columns - at));
                     let to = dy_tiles.wrapping_add((step - first_step) * panel.width + at);
+                    let bias_sums = &mut self.bias_sums[output..];
+                    let mut sum = simd.load(bias_sums);
+                    for half in 0..if dotted { 2 } else { 1 } {
+                        let (sources, to) = ((&dy[half], &next[half]), &mut dy_half[half]);
+                        // SAFETY: as above.
+                        let tile =
+                            unsafe { output_columns::<S, M, N>(simd, sources, output, lanes, to) };
+                        sum = simd.add(sum, tile);
+                    }
+                    simd.store(bias_sums, sum);
                     // SAFETY: as above, a vector of the panel's row.
                     unsafe {
-                        output_columns::<S, M, N>(simd, &low, output, lanes, halves.0);
-                        if dotted {
-                            let half = second.as_mut_ptr();
-                            output_columns::<S, M, N>(simd, &high, output, lanes, half);
-                        }
-                        output_rows::<S, M, N>(simd, halves, to, pass.dy_place);
+                        put_rows(
+                            simd,
+                            &dy_half,
+                            dotted,
+                            #[inline(always)]
+                            |row| transform::output_adjoint::<S, M, N>(simd, row),
+                            (to, pass.dy_place),
+                        )
                     }
                 }
             }
+            dy = next;
         }
     }
 }
 
-impl<const M: usize, const N: usize> Pass<'_, M, N> {
-    /// Where the inputs of a tile stand: zeros outside the picture, and where there is no tile.
-    #[inline(always)]
-    fn inputs(&self, tile: Option<usize>) -> [[*const f32; N]; N] {
-        let mut sources = [[self.zeros.as_ptr(); N]; N];
-        let Some(tile) = tile else { return sources };
-        let geometry = self.geometry;
-        let (picture, row, column) = geometry.place(M, tile);
-        for i in 0..N {
-            let y = (row + i).wrapping_add_signed(-geometry.top);
-            if y >= geometry.height {
-                continue;
-            }
-            let line = (picture * geometry.height + y) * geometry.width;
-            for j in 0..N {
-                let x = (column + j).wrapping_add_signed(-geometry.left);
-                if x < geometry.width {
-                    let at = (line + x) * geometry.inputs;
-                    debug_assert!(at + geometry.inputs <= self.x.len());
-                    sources[i][j] = self.x.as_ptr().wrapping_add(at);
-                }
-            }
-        }
-        sources
-    }
-
-    /// The same of the gradients of a tile's outputs.
-    #[inline(always)]
-    fn output_gradients(&self, tile: Option<usize>) -> [[*const f32; M]; M] {
-        let mut sources = [[self.zeros.as_ptr(); M]; M];
-        let Some(tile) = tile else { return sources };
-        let geometry = self.geometry;
-        let (picture, row, column) = geometry.place(M, tile);
-        for i in 0..M.min(geometry.out_height - row) {
-            let line = (picture * geometry.out_height + row + i) * geometry.out_width;
-            for j in 0..M.min(geometry.out_width - column) {
-                let at = (line + column + j) * geometry.outputs;
-                debug_assert!(at + geometry.outputs <= self.dy.len());
-                sources[i][j] = self.dy.as_ptr().wrapping_add(at);
-            }
-        }
-        sources
-    }
-}
-
-/// `lanes` numbers from `from` on.
+/// `A dy` of `lanes` outputs from `output` on, and the sum of `dy`. What `next` names is asked for.
 ///
 /// # Safety
-/// They can be read.
-#[inline(always)]
-unsafe fn load<S: Simd>(simd: S, from: *const f32, lanes: usize) -> S::Vector {
-    // SAFETY: by this function's contract.
-    unsafe {
-        match lanes == S::LANES {
-            true => simd.load_raw(from),
-            false => simd.load_partial_raw(from, lanes),
-        }
-    }
-}
-
-// The transforms of columns and of rows are loops of their own over memory, because the numbers between them are more
-// than there are registers.
-
-/// `Bᵀ d` of `lanes` channels from `channel` on, to `half: [N, N]` vectors.
-///
-/// # Safety
-/// The sources are valid for reading these channels, `half` for writing.
-#[inline(always)]
-unsafe fn input_columns<S: Simd, const N: usize>(
-    simd: S,
-    sources: &[[*const f32; N]; N],
-    channel: usize,
-    lanes: usize,
-    half: *mut f32,
-) {
-    for j in 0..N {
-        let mut d = [simd.zero(); N];
-        // SAFETY: by this function's contract.
-        unsafe {
-            for i in 0..N {
-                d[i] = load(simd, sources[i][j].add(channel), lanes);
-            }
-            let t = transform::input::<S, N>(simd, d);
-            for i in 0..N {
-                simd.store_raw(half.add((i * N + j) * S::LANES), t[i]);
-            }
-        }
-    }
-}
-
-/// `(Bᵀ d) B` of one tile, or of two as pairs of bf16, to `N²` places that are `place` numbers apart.
-///
-/// # Safety
-/// The halves are valid for reading `[N, N]` vectors, `to` for writing a vector at each place.
-#[inline(always)]
-unsafe fn input_rows<S: Simd, const N: usize>(
-    simd: S,
-    (low, high): (*mut f32, Option<*mut f32>),
-    to: *mut f32,
-    place: usize,
-) {
-    for i in 0..N {
-        let (mut a, mut b) = ([simd.zero(); N], [simd.zero(); N]);
-        // SAFETY: by this function's contract.
-        unsafe {
-            for j in 0..N {
-                a[j] = simd.load_raw(low.add((i * N + j) * S::LANES));
-            }
-            let a = transform::input::<S, N>(simd, a);
-            let to = to.add(i * N * place);
-            let Some(high) = high else {
-                for j in 0..N {
-                    simd.store_raw(to.add(j * place), a[j]);
-                }
-                continue;
-            };
-            for j in 0..N {
-                b[j] = simd.load_raw(high.add((i * N + j) * S::LANES));
-            }
-            let b = transform::input::<S, N>(simd, b);
-            for j in 0..N {
-                simd.store_raw(to.add(j * place), simd.pairs_bf16(a[j], b[j]));
-            }
-        }
-    }
-}
-
-/// `A dy` of `lanes` outputs from `output` on, to `half: [N, M]` vectors.
-///
-/// # Safety
-/// As [`input_columns`].
+/// The `sources` are valid for reading these outputs.
 #[inline(always)]
 unsafe fn output_columns<S: Simd, const M: usize, const N: usize>(
     simd: S,
-    sources: &[[*const f32; M]; M],
+    (sources, next): (&[[*const f32; M]; M], &[[*const f32; M]; M]),
     output: usize,
     lanes: usize,
-    half: *mut f32,
-) {
+    half: &mut [[S::Vector; M]; N],
+) -> S::Vector {
+    let mut sum = simd.zero();
     for j in 0..M {
         let mut y = [simd.zero(); M];
-        // SAFETY: by this function's contract.
-        unsafe {
-            for i in 0..M {
-                y[i] = load(simd, sources[i][j].add(output), lanes);
-            }
-            let m = transform::output_adjoint::<S, M, N>(simd, y);
-            for i in 0..N {
-                simd.store_raw(half.add((i * M + j) * S::LANES), m[i]);
-            }
+        for i in 0..M {
+            simd.prefetch(next[i][j].wrapping_add(output));
+            // SAFETY: by this function's contract.
+            y[i] = unsafe { transform::load(simd, sources[i][j].add(output), lanes) };
+        }
+        let m = transform::output_adjoint::<S, M, N>(simd, y);
+        for i in 0..N {
+            half[i][j] = m[i];
+        }
+        for y in y {
+            sum = simd.add(sum, y);
         }
     }
+    sum
 }
 
-/// `(A dy) Aᵀ`, as [`input_rows`].
+/// What `transform` makes of the rows of one tile, or of two (`dotted`) as pairs of bf16, to `N²` places that are `place`
+/// numbers apart.
 ///
 /// # Safety
-/// As there.
+/// `to` is valid for writing a vector at each place.
 #[inline(always)]
-unsafe fn output_rows<S: Simd, const M: usize, const N: usize>(
+unsafe fn put_rows<S: Simd, const L: usize, const N: usize>(
     simd: S,
-    (low, high): (*mut f32, Option<*mut f32>),
-    to: *mut f32,
-    place: usize,
+    [low, high]: &[[[S::Vector; L]; N]; 2],
+    dotted: bool,
+    transform: impl Fn([S::Vector; L]) -> [S::Vector; N],
+    (to, place): (*mut f32, usize),
 ) {
     for i in 0..N {
-        let (mut a, mut b) = ([simd.zero(); M], [simd.zero(); M]);
+        let (to, low) = (to.wrapping_add(i * N * place), transform(low[i]));
         // SAFETY: by this function's contract.
         unsafe {
-            for j in 0..M {
-                a[j] = simd.load_raw(low.add((i * M + j) * S::LANES));
-            }
-            let a = transform::output_adjoint::<S, M, N>(simd, a);
-            let to = to.add(i * N * place);
-            let Some(high) = high else {
+            if dotted {
+                let high = transform(high[i]);
                 for j in 0..N {
-                    simd.store_raw(to.add(j * place), a[j]);
+                    simd.store_raw(to.add(j * place), simd.pairs_bf16(low[j], high[j]));
                 }
-                continue;
-            };
-            for j in 0..M {
-                b[j] = simd.load_raw(high.add((i * M + j) * S::LANES));
-            }
-            let b = transform::output_adjoint::<S, M, N>(simd, b);
-            for j in 0..N {
-                simd.store_raw(to.add(j * place), simd.pairs_bf16(a[j], b[j]));
+            } else {
+                for j in 0..N {
+                    simd.store_raw(to.add(j * place), low[j]);
+                }
             }
         }
     }

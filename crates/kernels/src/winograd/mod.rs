@@ -78,18 +78,53 @@ impl Geometry {
         (line / down, line % down * m, column * m)
     }
 
-    /// Where the `N × N` inputs of a tile of `M × M` outputs stand in `x`; `None` outside the picture.
+    /// Where the `N × N` inputs of a tile of `M × M` outputs stand in `x`; at `zeros` outside the picture, and past the
+    /// last tile.
     #[inline(always)]
-    fn sources<const M: usize, const N: usize>(&self, tile: usize) -> [[Option<usize>; N]; N] {
+    fn sources<const M: usize, const N: usize>(
+        &self,
+        tile: usize,
+        x: &[f32],
+        zeros: &[f32],
+    ) -> [[*const f32; N]; N] {
+        debug_assert!(zeros.len() >= self.inputs);
         let (picture, row, column) = self.place(M, tile);
-        let mut sources = [[None; N]; N];
+        let mut sources = [[zeros.as_ptr(); N]; N];
+        if picture >= self.batch {
+            return sources;
+        }
         for (i, line) in sources.iter_mut().enumerate() {
             let y = (row + i).wrapping_add_signed(-self.top);
             for (j, source) in line.iter_mut().enumerate() {
-                let x = (column + j).wrapping_add_signed(-self.left);
-                if y < self.height && x < self.width {
-                    *source = Some(((picture * self.height + y) * self.width + x) * self.inputs);
+                let column = (column + j).wrapping_add_signed(-self.left);
+                if y < self.height && column < self.width {
+                    let pixel = (picture * self.height + y) * self.width + column;
+                    *source = x[pixel * self.inputs..][..self.inputs].as_ptr();
                 }
+            }
+        }
+        sources
+    }
+
+    /// The same of the gradients of a tile's outputs.
+    #[inline(always)]
+    fn gradient_sources<const M: usize>(
+        &self,
+        tile: usize,
+        dy: &[f32],
+        zeros: &[f32],
+    ) -> [[*const f32; M]; M] {
+        debug_assert!(zeros.len() >= self.outputs);
+        let (picture, row, column) = self.place(M, tile);
+        let mut sources = [[zeros.as_ptr(); M]; M];
+        if picture >= self.batch {
+            return sources;
+        }
+        let (rows, columns) = (self.out_height - row, self.out_width - column);
+        for (i, line) in sources.iter_mut().enumerate().take(rows) {
+            let line_start = (picture * self.out_height + row + i) * self.out_width + column;
+            for (j, source) in line.iter_mut().enumerate().take(columns) {
+                *source = dy[(line_start + j) * self.outputs..][..self.outputs].as_ptr();
             }
         }
         sources

@@ -176,6 +176,9 @@ struct Pack<'a, const N: usize, const FORMAT: usize>(Task<'a>);
 /// Inputs whose taps are gathered at a time: 16 × 9 × 64 numbers are 36 KiB.
 const GATHERED: usize = 16;
 
+/// The side of a square that is transposed.
+const SQUARE: usize = 16;
+
 impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
     type Output = ();
     #[inline(always)]
@@ -189,29 +192,48 @@ impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
             (0..N * N).map(|xi| xi * task.place_len),
             (end - first) * width,
         );
-        let mut taps = scratch::lease(GATHERED * 9 * width);
-        let per_step = if FORMAT == tile::F32 { 1 } else { 2 };
+        // A square has more rows than there are taps.
+        let mut taps = scratch::lease((GATHERED * 9 + SQUARE - 9) * width);
+        let dotted = FORMAT == tile::DOT;
+        let per_step = if dotted { 2 } else { 1 };
+        let mut halves = [[[simd.zero(); 3]; N]; 2];
+        let mut left = [[[simd.zero(); N]; N]; 2];
         for first in (task.steps.0..task.steps.1).step_by(GATHERED / per_step) {
             let steps = first..task.steps.1.min(first + GATHERED / per_step);
-            task.gather(steps.start * per_step..steps.end * per_step, &mut taps);
+            task.gather(
+                simd,
+                steps.start * per_step..steps.end * per_step,
+                &mut taps,
+            );
             for (i, step) in steps.enumerate() {
                 for column in (0..width).step_by(S::LANES) {
+                    for half in 0..per_step {
+                        let taps = &taps[(i * per_step + half) * 9 * width + column..];
+                        let turned = task.source.turned;
+                        columns(simd, &matrix, (taps, width), turned, &mut halves[half]);
+                    }
                     let at = (step - task.steps.0) * width + column;
-                    let place = |xi: usize| out.wrapping_add(xi * task.place_len + at);
-                    let taps = &taps[i * per_step * 9 * width + column..];
-                    let low = transformed::<S, N, FORMAT>(simd, &matrix, taps, width);
-                    if FORMAT == tile::F32 {
-                        for xi in 0..N * N {
-                            // SAFETY: a vector of the panel's row, which this task alone writes.
-                            unsafe { simd.store_raw(place(xi), low[xi / N][xi % N]) }
+                    for turn in 0..N {
+                        let row = feedback::row::<N>(turn, dotted);
+                        let mut tiles = [[simd.zero(); N]; 2];
+                        for half in 0..per_step {
+                            let g = halves[half][row];
+                            tiles[half] = transform::weight::<S, N>(simd, &matrix, g);
+                            if feedback::is_for::<N>(dotted) {
+                                let (tile, left) = (tiles[half], &mut left[half]);
+                                tiles[half] =
+                                    feedback::round(simd, turn, tile, &feedback::WEIGHT, left);
+                            }
                         }
-                    } else {
-                        let taps = &taps[9 * width..];
-                        let high = transformed::<S, N, FORMAT>(simd, &matrix, taps, width);
-                        for xi in 0..N * N {
-                            let (low, high) = (low[xi / N][xi % N], high[xi / N][xi % N]);
-                            // SAFETY: as above.
-                            unsafe { simd.store_raw(place(xi), simd.pairs_bf16(low, high)) }
+                        let [low, high] = tiles;
+                        for j in 0..N {
+                            let place = out.wrapping_add((row * N + j) * task.place_len + at);
+                            let numbers = match dotted {
+                                true => simd.pairs_bf16(low[j], high[j]),
+                                false => low[j],
+                            };
+                            // SAFETY: a vector of the panel's row, which this task alone writes.
+                            unsafe { simd.store_raw(place, numbers) }
                         }
                     }
                 }
@@ -221,13 +243,14 @@ impl<const N: usize, const FORMAT: usize> Kernel for Pack<'_, N, FORMAT> {
 }
 
 impl Task<'_> {
-    /// `taps: [inputs, 9, width]` of the panel's outputs; zero past the last input or output.
-    fn gather(&self, inputs: Range<usize>, taps: &mut [f32]) {
+    /// `taps: [inputs, 9, width]` of the panel's outputs, as they lie; zero past the last input or output.
+    #[inline(always)]
+    fn gather<S: Simd>(&self, simd: S, inputs: Range<usize>, taps: &mut [f32]) {
         let Source {
             weight,
             outputs_by,
             inputs_by,
-            turned,
+            ..
         } = self.source;
         let Panel {
             start,
@@ -236,41 +259,66 @@ impl Task<'_> {
             ..
         } = self.panel;
         let real = inputs.start..inputs.end.min(self.inputs);
-        if columns < width || real.len() < inputs.len() {
+        if columns < width {
             taps.fill(0.0);
         }
-        let mut copy = |input: usize, output: usize| {
-            let from = &weight[(start + output) * outputs_by + input * inputs_by..][..9];
-            let to = (input - inputs.start) * 9 * width + output;
-            for (tap, &x) in from.iter().enumerate() {
-                taps[to + width * if turned { 8 - tap } else { tap }] = x;
-            }
-        };
-        // In the order in which the weight lies.
-        if inputs_by < outputs_by {
-            (0..columns).for_each(|output| real.clone().for_each(|input| copy(input, output)));
+        // In the order in which the weight lies, squares first: of the taps of all inputs, or of an input.
+        let lines = if inputs_by < outputs_by {
+            1
         } else {
-            real.for_each(|input| (0..columns).for_each(|output| copy(input, output)));
+            real.len()
+        };
+        let line = 9 * real.len() / lines.max(1);
+        for first in 0..lines {
+            let at = start * outputs_by + (real.start + first) * inputs_by;
+            let (from, to) = (&weight[at..], &mut taps[first * 9 * width..]);
+            // What a square has past the taps of an input is overwritten by the next one.
+            let squares = if lines == 1 { line / SQUARE } else { 1 } * SQUARE;
+            let fits = |output: usize| {
+                output + SQUARE <= columns
+                    && (output + SQUARE - 1) * outputs_by + squares <= from.len()
+            };
+            for output in (0..columns).step_by(SQUARE) {
+                let fits = fits(output);
+                for tap in (0..squares).step_by(SQUARE).filter(|_| fits) {
+                    assert!(to.len() >= (tap + SQUARE) * width && output + SQUARE <= width);
+                    // SAFETY: 16 runs of numbers, the last of which lies in `from`; the columns of 16 rows of taps.
+                    unsafe {
+                        let from = from.as_ptr().add(output * outputs_by + tap);
+                        let to = to.as_mut_ptr().add(tap * width + output);
+                        simd.transpose_raw((from, outputs_by), (to, width));
+                    }
+                }
+                let done = if fits { squares } else { 0 };
+                for output in output..columns.min(output + SQUARE) {
+                    for tap in done..line {
+                        to[tap * width + output] = from[output * outputs_by + tap];
+                    }
+                }
+            }
         }
+        taps[real.len() * 9 * width..].fill(0.0);
     }
 }
 
-/// `G g Gᵀ` of a vector of outputs, whose taps are `width` numbers apart; rounded where that is not done alike for each
-/// place.
+/// `G g` of a vector of outputs, whose taps are `width` numbers apart.
 #[inline(always)]
-fn transformed<S: Simd, const N: usize, const FORMAT: usize>(
+fn columns<S: Simd, const N: usize>(
     simd: S,
     matrix: &[[f32; 3]; N],
-    taps: &[f32],
-    width: usize,
-) -> [[S::Vector; N]; N] {
-    let mut g = [[simd.zero(); 3]; 3];
-    for tap in 0..9 {
-        g[tap / 3][tap % 3] = simd.load(&taps[tap * width..]);
-    }
-    let tile = transform::weight_tile::<S, N>(simd, matrix, g);
-    match FORMAT == tile::DOT && N == 6 {
-        true => feedback::round(simd, &tile, &feedback::WEIGHT),
-        false => tile,
+    (taps, width): (&[f32], usize),
+    turned: bool,
+    half: &mut [[S::Vector; 3]; N],
+) {
+    for j in 0..3 {
+        let mut g = [simd.zero(); 3];
+        for i in 0..3 {
+            let tap = 3 * i + j;
+            g[i] = simd.load(&taps[width * if turned { 8 - tap } else { tap }..]);
+        }
+        let u = transform::weight::<S, N>(simd, matrix, g);
+        for i in 0..N {
+            half[i][j] = u[i];
+        }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! They follow from interpolating at points (Toom and Cook): 0, ±1 and ∞ for `F(2×2)`; 0, ±0.6, ±1.5 and
 //! ∞ for `F(4×4)`, which in bf16 and f32 alike loses half as many bits as the usual ±1, ±2.
+//!
+//! A tile is transformed in its columns, then in its rows. These are two loops over memory, because the numbers between
+//! them, and a tile's 36 themselves, are more than there are registers.
 
 // Indices over arrays of constant length unroll into registers, and read like the arithmetic.
 #![allow(clippy::needless_range_loop)]
@@ -56,7 +59,10 @@ pub(super) fn input<S: Simd, const N: usize>(simd: S, d: [S::Vector; N]) -> [S::
 
 /// `Aᵀ m`.
 #[inline(always)]
-fn output<S: Simd, const M: usize, const N: usize>(simd: S, m: [S::Vector; N]) -> [S::Vector; M] {
+pub(super) fn output<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    m: [S::Vector; N],
+) -> [S::Vector; M] {
     let mut y = [m[0]; M];
     let (sum, difference) = (simd.add(m[1], m[2]), simd.sub(m[1], m[2]));
     if N == 4 {
@@ -98,7 +104,7 @@ pub(super) fn output_adjoint<S: Simd, const M: usize, const N: usize>(
 
 /// `G g` for a matrix `G: [N, 3]`.
 #[inline(always)]
-fn weight<S: Simd, const N: usize>(
+pub(super) fn weight<S: Simd, const N: usize>(
     simd: S,
     matrix: &[[f32; 3]; N],
     g: [S::Vector; 3],
@@ -113,7 +119,7 @@ fn weight<S: Simd, const N: usize>(
 
 /// `Gᵀ u`, the adjoint of [`weight`].
 #[inline(always)]
-fn weight_adjoint<S: Simd, const N: usize>(
+pub(super) fn weight_adjoint<S: Simd, const N: usize>(
     simd: S,
     matrix: &[[f32; 3]; N],
     u: [S::Vector; N],
@@ -127,67 +133,46 @@ fn weight_adjoint<S: Simd, const N: usize>(
     g
 }
 
-/// Applies a one-dimensional transform to columns, then to rows.
-macro_rules! both_ways {
-    ($x:expr, $from:expr, $to:expr, $zero:expr, |$line:ident| $apply:expr) => {{
-        let mut half = [[$zero; $from]; $to];
-        for j in 0..$from {
-            let mut $line = [$zero; $from];
-            for i in 0..$from {
-                $line[i] = $x[i][j];
+/// `Bᵀ d` of `lanes` channels from `channel` on. What `next` names is asked for: the tiles' 36 streams are too many for
+/// the CPU's own prefetchers. A tile's first `N - M` columns are the last ones of the tile before it.
+///
+/// # Safety
+/// The `sources` are valid for reading these channels.
+#[inline(always)]
+pub(super) unsafe fn input_columns<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    (sources, next): (&[[*const f32; N]; N], &[[*const f32; N]; N]),
+    channel: usize,
+    lanes: usize,
+    half: &mut [[S::Vector; N]; N],
+) {
+    for j in 0..N {
+        let mut d = [simd.zero(); N];
+        for i in 0..N {
+            if j >= N - M {
+                simd.prefetch(next[i][j].wrapping_add(channel));
             }
-            let column = $apply;
-            for i in 0..$to {
-                half[i][j] = column[i];
-            }
+            // SAFETY: by this function's contract.
+            d[i] = unsafe { load(simd, sources[i][j].add(channel), lanes) };
         }
-        let mut whole = [[$zero; $to]; $to];
-        for i in 0..$to {
-            let $line = half[i];
-            whole[i] = $apply;
+        let t = input::<S, N>(simd, d);
+        for i in 0..N {
+            half[i][j] = t[i];
         }
-        whole
-    }};
+    }
 }
 
-/// `Bᵀ d B`.
+/// `lanes` numbers from `from` on.
+///
+/// # Safety
+/// They can be read.
 #[inline(always)]
-pub(super) fn input_tile<S: Simd, const N: usize>(
-    simd: S,
-    d: [[S::Vector; N]; N],
-) -> [[S::Vector; N]; N] {
-    both_ways!(d, N, N, simd.zero(), |line| input::<S, N>(simd, line))
-}
-
-/// `Aᵀ m A`.
-#[inline(always)]
-pub(super) fn output_tile<S: Simd, const M: usize, const N: usize>(
-    simd: S,
-    m: [[S::Vector; N]; N],
-) -> [[S::Vector; M]; M] {
-    both_ways!(m, N, M, simd.zero(), |line| output::<S, M, N>(simd, line))
-}
-
-/// `G g Gᵀ`.
-#[inline(always)]
-pub(super) fn weight_tile<S: Simd, const N: usize>(
-    simd: S,
-    matrix: &[[f32; 3]; N],
-    g: [[S::Vector; 3]; 3],
-) -> [[S::Vector; N]; N] {
-    both_ways!(g, 3, N, simd.zero(), |line| weight::<S, N>(
-        simd, matrix, line
-    ))
-}
-
-/// `Gᵀ u G`.
-#[inline(always)]
-pub(super) fn weight_tile_adjoint<S: Simd, const N: usize>(
-    simd: S,
-    matrix: &[[f32; 3]; N],
-    u: [[S::Vector; N]; N],
-) -> [[S::Vector; 3]; 3] {
-    both_ways!(u, N, 3, simd.zero(), |line| weight_adjoint::<S, N>(
-        simd, matrix, line
-    ))
+pub(super) unsafe fn load<S: Simd>(simd: S, from: *const f32, lanes: usize) -> S::Vector {
+    // SAFETY: by this function's contract.
+    unsafe {
+        match lanes == S::LANES {
+            true => simd.load_raw(from),
+            false => simd.load_partial_raw(from, lanes),
+        }
+    }
 }

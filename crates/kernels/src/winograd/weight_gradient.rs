@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use super::gradient_tiles::Transform;
 use super::{Geometry, SKEW, Tile, transform};
+use crate::elementwise::combine;
 use crate::gemm::driver::CHUNK_STEPS;
 use crate::gemm::panels::Panels;
-use crate::gemm::tile::{self, Block, LeftView, Store};
+use crate::gemm::tile::{self, Ahead, Block, LeftView, Store};
 use crate::gemm::{Precision, packed};
 use crate::isa::{self, Isa, Kernel, Simd};
 use crate::pool;
@@ -26,11 +27,14 @@ const BLOCK_TILES: Range<usize> = 256..1024;
 /// Rows of the product per task: a multiple of the micro-kernel's six.
 const BLOCK_ROWS: usize = 96;
 
+/// Steps of the tiles per task of the first transform. The gradient of a bias is summed in pieces of as many.
+const TRANSFORM_STEPS: usize = 16;
+
 /// Inputs per task of the last transform.
 const FINISH_INPUTS: usize = 32;
 
-/// `dw: [O, I, 3, 3]` from `x: [B, H, W, I]` and `dy: [B, OH, OW, O]`. With [`Precision::Bf16`], on a CPU with a dot
-/// product, the transformed numbers are rounded to bf16.
+/// `dw: [O, I, 3, 3]` from `x: [B, H, W, I]` and `dy: [B, OH, OW, O]`, and `db: [O]`, the sums of `dy`. With
+/// [`Precision::Bf16`], on a CPU with a dot product, the transformed numbers are rounded to bf16.
 pub(crate) fn weight_gradient(
     geometry: &Geometry,
     tile: Tile,
@@ -38,10 +42,11 @@ pub(crate) fn weight_gradient(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    db: Option<&mut [f32]>,
 ) {
     match tile {
-        Tile::F2 => run::<2, 4>(geometry, precision, x, dy, dw),
-        Tile::F4 => run::<4, 6>(geometry, precision, x, dy, dw),
+        Tile::F2 => run::<2, 4>(geometry, precision, x, dy, dw, db),
+        Tile::F4 => run::<4, 6>(geometry, precision, x, dy, dw, db),
     }
 }
 
@@ -51,6 +56,7 @@ fn run<const M: usize, const N: usize>(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    db: Option<&mut [f32]>,
 ) {
     let isa = isa::active();
     let format = match precision {
@@ -60,7 +66,8 @@ fn run<const M: usize, const N: usize>(
     let panels = packed::panels(isa, geometry.outputs, Precision::F32);
     let tiles = geometry.tiles(M);
     if tiles == 0 {
-        return dw.fill(0.0);
+        dw.fill(0.0);
+        return db.unwrap_or_default().fill(0.0);
     }
     let row_len = geometry.inputs.next_multiple_of(16);
     let per_tile = N * N * (row_len + panels.padded()) / if format == tile::DOT { 2 } else { 1 };
@@ -76,6 +83,8 @@ fn run<const M: usize, const N: usize>(
     let mut scratch = scratch::lease(N * N * (x_place + dy_place));
     let (x_tiles, dy_tiles) = scratch.split_at_mut(N * N * x_place);
     let zeros = vec![0.0; row_len.max(panels.padded())];
+    let bias_rows = steps.div_ceil(TRANSFORM_STEPS) * panels.padded();
+    let mut bias_sums = vec![0.0; blocks * bias_rows];
     let pass = Pass::<M, N> {
         geometry,
         x,
@@ -89,11 +98,15 @@ fn run<const M: usize, const N: usize>(
         dy_place,
         sums_place,
     };
-    for start in (0..tiles).step_by(block) {
+    let starts = (0..tiles).step_by(block);
+    for (start, bias_sums) in starts.zip(bias_sums.chunks_exact_mut(bias_rows)) {
         let tiles = start..tiles.min(start + block);
-        pass.block(tiles, x_tiles, dy_tiles, &mut sums);
+        pass.block(tiles, x_tiles, dy_tiles, &mut sums, bias_sums);
     }
     pass.finish(&sums, dw);
+    if let Some(db) = db {
+        combine(&bias_sums, panels.padded(), db);
+    }
 }
 
 pub(super) struct Pass<'a, const M: usize, const N: usize> {
@@ -116,24 +129,27 @@ pub(super) struct Pass<'a, const M: usize, const N: usize> {
 impl<const M: usize, const N: usize> Pass<'_, M, N> {
     /// Adds what some tiles contribute to `sums`, for each place `[inputs][outputs, padded]` (the first ones set them).
     /// `x_tiles` takes `Bᵀ d B`, for each place `[steps][inputs]`, a step being a tile or a pair of tiles; `dy_tiles` takes
-    /// `A dy Aᵀ`, for each place the panels of `[steps][outputs]`.
+    /// `A dy Aᵀ`, for each place the panels of `[steps][outputs]`; `bias_sums` the sums of `dy` over each task's steps.
     fn block(
         &self,
         tiles: Range<usize>,
         x_tiles: &mut [f32],
         dy_tiles: &mut [f32],
         sums: &mut [f32],
+        bias_sums: &mut [f32],
     ) {
         let steps = tile::steps(self.format, tiles.len());
-        let parts = (4 * pool::threads()).min(steps);
         let shared = [SharedMut::new(x_tiles), SharedMut::new(dy_tiles)];
-        pool::parallel_for(parts, |part| {
+        let parts = steps.div_ceil(TRANSFORM_STEPS);
+        let bias_sums = &mut bias_sums[..parts * self.panels.padded()];
+        pool::parallel_chunks_mut(bias_sums, self.panels.padded(), |part, bias_sums| {
             self.call(Transform {
                 pass: self,
                 all: tiles.clone(),
-                steps: part * steps / parts..(part + 1) * steps / parts,
+                steps: part * TRANSFORM_STEPS..steps.min((part + 1) * TRANSFORM_STEPS),
                 x_tiles: shared[0],
                 dy_tiles: shared[1],
+                bias_sums,
             });
         });
         let (x_tiles, dy_tiles, sums) = (&*x_tiles, &*dy_tiles, SharedMut::new(sums));
@@ -227,6 +243,7 @@ impl<const M: usize, const N: usize> Kernel for Multiply<'_, M, N> {
                 panel: packed,
                 vectors: panel.vectors,
                 prefetch: packed.wrapping_add(chunk * panel.width),
+                ahead: [Ahead::NONE; 2],
                 store: Store::plain(sums, places, panel.width, accumulate),
             };
             // SAFETY: both matrices have a row for each step; the sums' rows and columns are this task's.
@@ -258,17 +275,27 @@ impl<const M: usize, const N: usize> Kernel for Finish<'_, M, N> {
         let matrix = transform::weight_matrix::<N>();
         for input in self.inputs.clone() {
             for output in self.outputs.clone().step_by(S::LANES) {
-                let mut u = [[simd.zero(); N]; N];
-                for xi in 0..N * N {
-                    let at = xi * pass.sums_place + input * pass.panels.padded() + output;
-                    debug_assert!(at + S::LANES <= self.sums.len());
-                    // SAFETY: rows are padded to whole vectors.
-                    u[xi / N][xi % N] = unsafe { simd.load_raw(self.sums.as_ptr().add(at)) };
+                let mut half = [[simd.zero(); N]; 3];
+                for j in 0..N {
+                    let mut u = [simd.zero(); N];
+                    for i in 0..N {
+                        let xi = i * N + j;
+                        let at = xi * pass.sums_place + input * pass.panels.padded() + output;
+                        debug_assert!(at + S::LANES <= self.sums.len());
+                        // SAFETY: rows are padded to whole vectors.
+                        u[i] = unsafe { simd.load_raw(self.sums.as_ptr().add(at)) };
+                    }
+                    let g = transform::weight_adjoint::<S, N>(simd, &matrix, u);
+                    for i in 0..3 {
+                        half[i][j] = g[i];
+                    }
                 }
-                let g = transform::weight_tile_adjoint::<S, N>(simd, &matrix, u);
                 let mut taps = [[0.0; 16]; 9];
-                for tap in 0..9 {
-                    simd.store(&mut taps[tap], g[tap / 3][tap % 3]);
+                for i in 0..3 {
+                    let g = transform::weight_adjoint::<S, N>(simd, &matrix, half[i]);
+                    for j in 0..3 {
+                        simd.store(&mut taps[3 * i + j], g[j]);
+                    }
                 }
                 for lane in 0..S::LANES.min(self.outputs.end - output) {
                     let at = ((output + lane) * pass.geometry.inputs + input) * 9;

@@ -5,7 +5,7 @@ use crate::buffer::Buffer;
 use crate::tape::is_recording;
 use crate::{Precision, Tensor, device};
 use velatura_kernels::attention::{self, AttentionShape};
-use velatura_kernels::profile;
+use velatura_kernels::{isa, profile};
 
 impl Tensor {
     /// softmax(q·kᵀ / √D)·v for each head (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
@@ -71,7 +71,7 @@ impl Tensor {
                         "attention gradient {batch}×{queries}×{keys} {heads}·{}",
                         shape.head_dim
                     ),
-                    format!("{precision:?}"),
+                    precision.algorithm(isa::active()),
                     10.0 * (batch * queries * keys) as f64 * channels as f64,
                 )
             });

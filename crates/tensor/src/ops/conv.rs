@@ -6,6 +6,7 @@ use crate::{Gpu, Padding, Parameter, Tensor, Weight};
 use velatura_gpu::conv as gpu;
 use velatura_kernels::conv::{self, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
+use velatura_kernels::isa;
 use velatura_kernels::profile::{self, Note};
 
 impl Tensor {
@@ -61,7 +62,6 @@ impl Tensor {
             padding,
         };
         let out_shape = [batch, shape.out_height(), shape.out_width(), out_channels];
-        let rows = out_shape[..3].iter().product();
         if let Some(residual) = residual {
             assert_eq!(residual.shape(), out_shape, "what is added to a conv2d");
         }
@@ -105,16 +105,18 @@ impl Tensor {
                     conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
                 })
             });
+            let mut bias_sums = None;
             gradients.add(&w_node, || {
                 let on_gpu =
                     |on: &Gpu| gpu::backward_weight(&shape, x.memory(on), dy.memory(on), precision);
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let _note = note("weight", &shape, precision);
                     let (x, dy) = (x.as_slice(), dy.as_slice());
-                    conv::backward_weight(&shape, x, dy, dw, precision)
+                    let db = bias_sums.insert(vec![0.0; out_channels]);
+                    conv::backward_weight(&shape, x, dy, dw, Some(db), precision)
                 })
             });
-            gradients.add(&bias_node, || bias_gradient(dy, rows, out_channels));
+            gradients.add(&bias_node, || bias_gradient(dy, out_channels, bias_sums));
             gradients.add(&residual_node, || dy.clone());
         });
         out
@@ -137,7 +139,7 @@ fn note(gradient: &str, shape: &ConvShape, precision: Precision) -> Option<Note>
         let places = batch * shape.out_height() * shape.out_width();
         (
             format!("conv {k}×{k}/{stride} {gradient} gradient {batch}×{height}×{width} {i}→{o}"),
-            format!("{precision:?}"),
+            precision.algorithm(isa::active()),
             2.0 * places as f64 * (o * i * k * k) as f64,
         )
     })

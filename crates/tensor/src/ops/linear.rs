@@ -7,7 +7,7 @@ use velatura_kernels::elementwise::sum_rows;
 use velatura_kernels::gemm::{
     Epilogue, PackedMatrix, matmul_geglu, matmul_packed, weight_gradient,
 };
-use velatura_kernels::profile;
+use velatura_kernels::{isa, profile};
 
 impl Tensor {
     /// x `[…, I]` · Wᵀ + bias with W `[O, I]` (or `[O, I, 1, 1]`): `[…, O]`.
@@ -68,12 +68,13 @@ impl Tensor {
                     matmul_packed(rows, dy.as_slice(), as_matrix(&packed), dx, &epilogue);
                 })
             });
+            let mut bias_sums = None;
             gradients.add(&w_node, || {
                 // The input's gradient is a product like the forward one, which notes itself.
                 let _note = profile::note(|| {
                     (
                         format!("product weight gradient {rows}×{inputs}×{outputs}"),
-                        format!("{:?}", weight.precision()),
+                        weight.precision().algorithm(isa::active()),
                         2.0 * rows as f64 * (inputs * outputs) as f64,
                     )
                 });
@@ -83,11 +84,12 @@ impl Tensor {
                 };
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let (dy, x) = (dy.as_slice(), x.as_slice());
+                    let db = bias_sums.insert(vec![0.0; outputs]);
                     let shape = (rows, outputs, inputs);
-                    weight_gradient(shape, dy, x, dw, weight.precision());
+                    weight_gradient(shape, dy, x, dw, Some(db), weight.precision());
                 })
             });
-            gradients.add(&bias_node, || bias_gradient(dy, rows, outputs));
+            gradients.add(&bias_node, || bias_gradient(dy, outputs, bias_sums));
             gradients.add(&residual_node, || dy.clone());
         });
         out
@@ -167,11 +169,15 @@ impl Tensor {
     }
 }
 
-/// The gradient of a bias: the sum of dy over all rows.
-pub(super) fn bias_gradient(dy: &Tensor, rows: usize, channels: usize) -> Tensor {
+/// The gradient of a bias: the sum of dy over all rows, if the weight's gradient has not made it on the way.
+pub(super) fn bias_gradient(dy: &Tensor, channels: usize, sums: Option<Vec<f32>>) -> Tensor {
+    if let Some(sums) = sums {
+        return Tensor::from_vec(sums, &[channels]);
+    }
+    let rows = dy.len() / channels;
     Tensor::computed(
         &[channels],
-        |on| gpu::bias_gradient(dy.memory(on), rows, channels),
+        |on| velatura_gpu::elementwise::sum_rows(dy.memory(on), rows, channels),
         |out| sum_rows(rows, channels, dy.as_slice(), out),
     )
 }

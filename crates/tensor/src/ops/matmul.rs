@@ -43,7 +43,7 @@ impl Tensor {
             let (a, b) = (self.as_slice(), other.as_slice());
             let factors = a.chunks_exact(k * m).zip(b.chunks_exact(k * n));
             for ((a, b), out) in factors.zip(out.chunks_exact_mut(m * n)) {
-                weight_gradient((k, m, n), a, b, out, precision);
+                weight_gradient((k, m, n), a, b, out, None, precision);
             }
         })
     }
