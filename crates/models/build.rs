@@ -1,5 +1,5 @@
-//! Writes tables of the files under `models/default` and `models/scorer`, for `src/lib.rs` to include. Without such a
-//! folder its table is empty, and the program says at run time that it has none of its own.
+//! Writes tables of the files in the folders of `models`, for `src/lib.rs` to include. Without such a folder its table is
+//! empty, and the program says at run time that it has none of its own.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or(io::ErrorKind::NotFound)?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
-    for name in ["default", "scorer"] {
+    for name in ["default", "scorer", "scorer-sprites"] {
         let folder = manifest.join("../../models").join(name);
         println!("cargo::rerun-if-changed={}", folder.display());
         fs::write(out.join(format!("{name}.rs")), table(&folder)?)?;

@@ -17,8 +17,8 @@ use velatura_train::evaluate::distance::Features;
 use velatura_train::evaluate::features::Network;
 use velatura_train::evaluate::inception::Inception;
 use velatura_train::evaluate::{
-    self, PromptsOptions, Verdict, distance, features, prompts, reconstruction, scenes_known_to,
-    scenes_of, write_html,
+    self, PromptsOptions, Verdict, distance, features, nouns_of, prompts, reconstruction,
+    scenes_known_to, scenes_of, write_html,
 };
 use velatura_train::scorer::Scorer;
 
@@ -68,26 +68,37 @@ impl Stages {
     }
 }
 
-/// The scorer in `dir`, or the embedded one.
-fn scorer(dir: Option<&Path>) -> Result<Scorer> {
+/// The scorer in `dir`, or of the embedded ones the first that knows these nouns.
+fn scorer(dir: Option<&Path>, nouns: &[String]) -> Result<Scorer> {
     if let Some(dir) = dir {
         return Ok(Scorer::open(dir)?);
     }
-    let file = |ending: &str| {
-        let found = velatura_models::SCORER
+    let mut scorers = Vec::new();
+    for files in velatura_models::SCORERS {
+        let file = |ending: &str| {
+            let found = files.iter().find(|(name, _)| name.ends_with(ending));
+            found.map(|&(_, bytes)| bytes)
+        };
+        if let (Some(config), Some(weights)) = (file("config.json"), file(".safetensors")) {
+            let config = std::str::from_utf8(config)?;
+            let component = Component::from_static("the embedded scorer", config, &[weights])?;
+            scorers.push(Scorer::from_component(&component)?);
+        }
+    }
+    let knows = |scorer: &Scorer| {
+        nouns
             .iter()
-            .find(|(name, _)| name.ends_with(ending));
-        found.map(|&(_, bytes)| bytes)
+            .all(|noun| scorer.config().nouns.contains(noun))
     };
-    let (Some(config), Some(weights)) = (file("config.json"), file(".safetensors")) else {
+    // Where none knows them all, the first says which it misses.
+    let chosen = scorers.iter().position(knows).unwrap_or(0);
+    if scorers.is_empty() {
         bail!(
             "this program was built without an embedded scorer, because the repository had no models/scorer; train one \
              with `velatura train configs/scorer.toml` and name it with --scorer runs/scorer/model"
         );
-    };
-    let config = std::str::from_utf8(config)?;
-    let component = Component::from_static("the embedded scorer", config, &[weights])?;
-    Ok(Scorer::from_component(&component)?)
+    }
+    Ok(scorers.swap_remove(chosen))
 }
 
 /// The scenes of a training config, or all that there are.
@@ -159,12 +170,31 @@ fn vae(args: &VaeArgs) -> Result<()> {
 }
 
 fn fidelity(args: &PromptsArgs) -> Result<()> {
-    let scorer = scorer(args.scorer.as_deref())?;
+    let model = model::open(&args.model)?;
+    let dir = args.scorer.as_deref();
+    let (scorer, scenes) = match &args.config {
+        Some(file) => {
+            let scenes = scenes_of(file)?;
+            (scorer(dir, &nouns_of(&scenes)?)?, scenes)
+        }
+        None => {
+            let scorer = scorer(dir, &[])?;
+            let things = &model.facts().advice.things;
+            let strange = |noun: &&String| !things.is_empty() && !things.contains(noun);
+            if let Some(noun) = scorer.config().nouns.iter().find(strange) {
+                bail!(
+                    "{} paints {} things, and no {noun}, for which the scenes that are drawn without a config would ask; \
+                     name the config that it was trained by with --config",
+                    model.name(),
+                    things.len()
+                );
+            }
+            let scenes = scenes_known_to(&scorer);
+            (scorer, scenes)
+        }
+    };
     let options = PromptsOptions {
-        scenes: match &args.config {
-            Some(file) => scenes_of(file)?,
-            None => scenes_known_to(&scorer),
-        },
+        scenes,
         prompts: args.prompts as usize,
         seeds: args.seeds.into(),
         proof: args.proof as usize,
@@ -172,7 +202,7 @@ fn fidelity(args: &PromptsArgs) -> Result<()> {
         steps: args.steps,
         guidance: args.guidance,
     };
-    let pipeline = model::open(&args.model)?.load(model::precision(&args.model)?)?;
+    let pipeline = model.load(model::precision(&args.model)?)?;
     let mut stages = Stages::new();
     let mut report = |what, done, of| stages.tell(what, done, of);
     let mut kept: Vec<(Verdict, RgbImage)> = Vec::new();
@@ -207,7 +237,7 @@ fn fidelity(args: &PromptsArgs) -> Result<()> {
 fn network(args: &NetworkArgs) -> Result<Network> {
     Ok(match &args.inception {
         Some(file) => Network::Inception(Inception::load(file)?),
-        None => Network::Scorer(Box::new(scorer(args.scorer.as_deref())?)),
+        None => Network::Scorer(Box::new(scorer(args.scorer.as_deref(), &[])?)),
     })
 }
 

@@ -72,10 +72,12 @@ fn every_question_is_answered() {
     assert_eq!(report["seen"]["all"]["of"], 2);
     assert_eq!(report["proof"]["drawings"]["setting"]["of"], 4);
 
-    // Without a config only that is asked for which the scorer knows; the embedded one is older than some scenes.
+    // Without a config only that is asked for which the scorer knows; an embedded one may be older than some scenes.
     let embedded = [
         "evaluate",
         "prompts",
+        "-m",
+        model,
         "--prompts",
         "1",
         "--seeds",

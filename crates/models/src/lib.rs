@@ -8,6 +8,9 @@ pub const DEFAULT_NAME: &str = "velatura-default";
 /// repository had no `models/default` at build time.
 pub const DEFAULT: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/default.rs"));
 
-/// The files of the embedded scorer, which judges what models paint of scenes: `models/scorer`. Empty when the
-/// repository had none at build time.
-pub const SCORER: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/scorer.rs"));
+/// The files of the embedded scorers, which judge what models paint of scenes: `models/scorer` for those drawn in code,
+/// `models/scorer-sprites` for those of the embedded model. Empty where the repository had none at build time.
+pub const SCORERS: [&[(&str, &[u8])]; 2] = [
+    include!(concat!(env!("OUT_DIR"), "/scorer.rs")),
+    include!(concat!(env!("OUT_DIR"), "/scorer-sprites.rs")),
+];

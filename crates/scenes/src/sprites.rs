@@ -46,10 +46,12 @@ impl Sprite {
 #[derive(Debug)]
 pub struct SpriteSet {
     sprites: Vec<Sprite>,
+    notice: Option<String>,
 }
 
 impl SpriteSet {
-    /// Reads `dir/sprites.jsonl` and the picture of every line with `core: true` (PNG or WebP).
+    /// Reads `dir/sprites.jsonl`, the picture of every line with `core: true` (PNG or WebP), and `dir/LICENSE.txt` where
+    /// there is one.
     ///
     /// # Errors
     /// A file that can't be read; a line that isn't JSON or lacks a field; a field with an impossible
@@ -76,7 +78,13 @@ impl SpriteSet {
                 lines: text.lines().count(),
             });
         }
-        Ok(Self { sprites })
+        let notice = std::fs::read_to_string(dir.join("LICENSE.txt")).ok();
+        Ok(Self { sprites, notice })
+    }
+
+    /// The licence of the pictures, which what is made from them has to carry.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// The sprites, in the order of the file.

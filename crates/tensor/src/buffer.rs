@@ -1,7 +1,8 @@
 //! Recycled memory. A fresh large allocation costs a page fault for every 4 KiB it touches, and a
-//! UNet step makes hundreds of them; handing buffers of equal length round avoids that and keeps
+//! UNet step makes hundreds of them; handing buffers of about equal length round avoids that and keeps
 //! the memory of a long run flat after its first step.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex};
@@ -19,6 +20,10 @@ const ALWAYS: usize = 768 << 20;
 /// Without slack the buffers for gradients, which have no use before the peak, would go to make room for it, and each
 /// step would touch fresh pages for them.
 const SLACK: usize = 4;
+
+/// A waiting buffer may serve for one that is shorter by up to this share of that one's length. Training has so many
+/// lengths that there is seldom one that is equal.
+const LONGER: usize = 4;
 
 #[derive(Default)]
 struct Pool {
@@ -76,10 +81,14 @@ impl Pool {
         self.by_len.entry(len).or_default().waiting -= 1;
     }
 
-    /// A waiting buffer of this length, the last one that came back: it may still be in the cache.
+    /// The shortest waiting buffer that has this length and not much more; of equal ones the last that came back: it may
+    /// still be in the cache.
     fn find(&mut self, len: usize) -> Option<Memory> {
-        let index = self.waiting.iter().rposition(|data| data.len() == len)?;
-        self.count_out(len);
+        let lengths = self.waiting.iter().map(|memory| memory.len()).enumerate();
+        let (index, found) = lengths
+            .filter(|&(_, waiting)| (len..=len + len / LONGER).contains(&waiting))
+            .min_by_key(|&(index, waiting)| (waiting, Reverse(index)))?;
+        self.count_out(found);
         self.waiting.remove(index)
     }
 }
@@ -88,8 +97,8 @@ impl Pool {
 pub(crate) struct Buffer(Numbers);
 
 enum Numbers {
-    /// Ours: on cache lines, and used again.
-    Own(Memory),
+    /// Ours: on cache lines, and used again. The first `len` numbers of it.
+    Own { memory: Memory, len: usize },
     /// From outside, and freed.
     Given(Vec<f32>),
 }
@@ -102,9 +111,10 @@ impl Buffer {
             && let Ok(mut pool) = POOL.lock()
         {
             found = pool.find(len);
-            pool.take(len);
+            pool.take(found.as_ref().map_or(len, |memory| memory.len()));
         }
-        Buffer(Numbers::Own(found.unwrap_or_else(|| Memory::zeroed(len))))
+        let memory = found.unwrap_or_else(|| Memory::zeroed(len));
+        Buffer(Numbers::Own { memory, len })
     }
 }
 
@@ -121,13 +131,16 @@ impl From<Vec<f32>> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let len = self.len();
+        let len = match &self.0 {
+            Numbers::Own { memory, .. } => memory.len(),
+            Numbers::Given(data) => data.len(),
+        };
         if len < SMALL {
             return;
         }
         let Ok(mut pool) = POOL.lock() else { return };
         let wanted = pool.leave(len);
-        if let Numbers::Own(memory) = &mut self.0
+        if let Numbers::Own { memory, .. } = &mut self.0
             && wanted
         {
             pool.idle += len * size_of::<f32>();
@@ -143,7 +156,7 @@ impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
         match &self.0 {
-            Numbers::Own(memory) => memory,
+            Numbers::Own { memory, len } => &memory[..*len],
             Numbers::Given(data) => data,
         }
     }
@@ -152,7 +165,7 @@ impl Deref for Buffer {
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
-            Numbers::Own(memory) => memory,
+            Numbers::Own { memory, len } => &mut memory[..*len],
             Numbers::Given(data) => data,
         }
     }
@@ -203,5 +216,22 @@ mod tests {
         drop(first);
         let second = Buffer::for_output(len);
         assert_eq!(second.as_ptr(), address);
+    }
+
+    #[test]
+    fn one_that_is_a_little_longer_serves_too_and_keeps_its_length() {
+        let len = 16 * SMALL;
+        let long = Buffer::for_output(len + len / LONGER);
+        let address = long.as_ptr();
+        drop(long);
+        let mut short = Buffer::for_output(len);
+        assert_eq!((short.as_ptr(), short.len()), (address, len));
+        short.fill(1.0);
+        drop(short);
+        // What is much longer is left for those that need it.
+        let much_shorter = Buffer::for_output(len / 2);
+        assert_ne!(much_shorter.as_ptr(), address);
+        let again = Buffer::for_output(len + len / LONGER);
+        assert_eq!((again.as_ptr(), again.len()), (address, len + len / LONGER));
     }
 }

@@ -159,6 +159,7 @@ fn export_rest(objective: &UnetObjective, dir: &Path, dtype: FloatType) -> Resul
         width: Some(objective.size),
         height: Some(objective.size),
         things: objective.things.clone(),
+        notice: objective.notice.clone(),
         ..Advice::default()
     };
     models::write_json(&dir.join("model_index.json"), &index)?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use velatura::checkpoint::{Component, FloatType, save_component};
 use velatura::clip::{ClipTextConfig, ClipTextModel};
 use velatura::diffusion::SchedulerConfig;
+use velatura::pipeline::Advice;
 use velatura::tokenizer::Tokenizer;
 use velatura::weights::{Mode, Store};
 use velatura_tensor::{Parameter, Precision, Tensor};
@@ -50,22 +51,18 @@ pub fn scheduler(config: &Config, run: &RunFolder) -> Result<SchedulerConfig> {
     SchedulerConfig::from_value(value).map_err(models::in_table(run, "scheduler"))
 }
 
-/// The tokenizer: of the checkpoint, of the base, or made from the words of the captions.
+/// The tokenizer: of the checkpoint, of the base where the config wants no other, or made from the words of the captions.
 pub fn tokenizer(
     config: &Config,
     run: &RunFolder,
     caches: &[LatentCache],
     datasets: &[Arc<Dataset>],
 ) -> Result<Tokenizer> {
-    let dir = match (run.checkpoint(), &config.model.base) {
-        (Some(checkpoint), _) => Some(checkpoint.join("tokenizer")),
-        // A model without a tokenizer of its own has CLIP's.
-        (None, Some(base)) => Some(base.join("tokenizer")).filter(|dir| dir.is_dir()),
-        (None, None) => None,
-    };
-    Ok(match (dir, config.model.tokenizer) {
-        (Some(dir), _) => Tokenizer::from_folder(&dir)?,
-        (None, TokenizerKind::Captions) if config.model.base.is_none() => {
+    if let Some(checkpoint) = run.checkpoint() {
+        return Ok(Tokenizer::from_folder(&checkpoint.join("tokenizer"))?);
+    }
+    match (config.model.new_tokenizer(), &config.model.base) {
+        (Some(TokenizerKind::Captions), _) => {
             let mut words = BTreeSet::new();
             for cache in caches {
                 cache.captions(|caption| {
@@ -73,9 +70,20 @@ pub fn tokenizer(
                 })?;
             }
             words.extend(datasets.iter().flat_map(|dataset| dataset.vocabulary()));
-            Tokenizer::train_words(words.iter().map(String::as_str))?
+            Ok(Tokenizer::train_words(words.iter().map(String::as_str))?)
         }
-        (None, _) => Tokenizer::clip()?,
+        (None, Some(base)) => tokenizer_of(base),
+        (Some(TokenizerKind::Clip), _) | (None, None) => Ok(Tokenizer::clip()?),
+    }
+}
+
+/// The tokenizer of a base. A model without one of its own has CLIP's.
+fn tokenizer_of(base: &Path) -> Result<Tokenizer> {
+    let dir = base.join("tokenizer");
+    Ok(if dir.is_dir() {
+        Tokenizer::from_folder(&dir)?
+    } else {
+        Tokenizer::clip()?
     })
 }
 
@@ -143,6 +151,16 @@ pub fn text_encoder(
         let dir = models::component_dir(base, "text_encoder");
         return Ok((model, Vec::new(), Some(dir)));
     }
+    if let (Some(base), Some(component), Some(_), None) = (
+        &config.model.base,
+        &component,
+        config.model.tokenizer,
+        run.checkpoint(),
+    ) {
+        let (model, parameters) = with_vocabulary(config, base, component, tokenizer)?;
+        check_vocabulary(model.config(), tokenizer, &component.config_path())?;
+        return Ok((model, parameters, None));
+    }
     let (text_config, place) = match &component {
         Some(component) => (ClipTextConfig::read(component)?, component.config_path()),
         None => (
@@ -161,6 +179,43 @@ pub fn text_encoder(
     store.finish()?;
     check_vocabulary(&text_config, tokenizer, &place)?;
     Ok((model, store.parameters(), None))
+}
+
+/// The text encoder of `base`, whose files are `component`, for another vocabulary: of the table of tokens, those rows stay
+/// that stand for a token of both, and all else as it is.
+fn with_vocabulary(
+    config: &Config,
+    base: &Path,
+    component: &Component,
+    tokenizer: &Tokenizer,
+) -> Result<(ClipTextModel, Vec<Parameter>)> {
+    let mut text_config = ClipTextConfig::read(component)?;
+    let learnt = models::store(config, "text_encoder", Some(component));
+    let before = ClipTextModel::load(&text_config, &learnt.root())?;
+    learnt.finish()?;
+    let vocabulary = tokenizer_of(base)?;
+    check_vocabulary(&text_config, &vocabulary, &component.config_path())?;
+
+    text_config.vocab_size = tokenizer.vocab_size();
+    let fresh = models::store(config, "text_encoder", None);
+    let model = ClipTextModel::load(&text_config, &fresh.root())?;
+    let width = text_config.hidden_size;
+    let table = before.token_table();
+    for (old, new) in learnt.parameters().iter().zip(fresh.parameters()) {
+        if !new.name().ends_with("token_embedding.weight") {
+            new.set(old.value().detach());
+            continue;
+        }
+        new.update(|rows| {
+            for (token, id) in tokenizer.tokens() {
+                if let Some(known) = vocabulary.id_of(token) {
+                    let row = &table.as_slice()[known as usize * width..][..width];
+                    rows[id as usize * width..][..width].copy_from_slice(row);
+                }
+            }
+        });
+    }
+    Ok((model, fresh.parameters()))
 }
 
 /// The token that a word to be learnt begins as.
@@ -223,6 +278,20 @@ fn check_vocabulary(config: &ClipTextConfig, tokenizer: &Tokenizer, place: &Path
         }
     }
     Ok(())
+}
+
+/// The licences that a model has to carry: of the base, and of the pictures that it learns from.
+pub fn notice(base: Option<&Path>, datasets: &[Arc<Dataset>]) -> Result<Option<String>> {
+    let mut notices: BTreeSet<String> = datasets.iter().filter_map(|data| data.notice()).collect();
+    let advice = base.map(|base| base.join("velatura.json"));
+    if let Some(path) = advice.filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let advice: Advice =
+            serde_json::from_str(&text).map_err(|error| Error::config(&path, error.to_string()))?;
+        notices.extend(advice.notice);
+    }
+    let all: Vec<String> = notices.into_iter().collect();
+    Ok((!all.is_empty()).then(|| all.join("\n")))
 }
 
 /// Copies a component with its numbers as `dtype`.

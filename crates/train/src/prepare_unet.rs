@@ -256,6 +256,7 @@ impl UnetObjective {
             plans,
             size: data.size,
             things,
+            notice: parts::notice(base, &datasets)?,
         };
         let beside = !matches!(objective.learner, Learner::Models { .. });
         if let Some(dir) = run.checkpoint().filter(|_| beside) {

@@ -73,6 +73,8 @@ pub(crate) struct UnetObjective {
     pub size: usize,
     /// What its pictures show, where that is a list.
     pub things: Vec<String>,
+    /// The licences that what is made from them has to carry.
+    pub notice: Option<String>,
 }
 
 impl UnetObjective {

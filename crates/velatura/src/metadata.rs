@@ -9,6 +9,8 @@ use crate::image::TextChunk;
 pub const PARAMETERS_KEY: &str = "parameters";
 /// The PNG key of our JSON.
 pub const RECIPE_KEY: &str = "velatura";
+/// The PNG standard's key of a copyright notice.
+pub const COPYRIGHT_KEY: &str = "Copyright";
 
 /// How a picture was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +56,9 @@ pub struct Recipe {
     pub inpainting: Option<Inpainting>,
     /// The numbers that matrix products were taken in: `f32`, `bf16` or `int8`.
     pub precision: String,
+    /// A licence that the picture has to carry; in a text of its own.
+    #[serde(skip)]
+    pub notice: Option<String>,
 }
 
 /// How a part of a picture was repainted.
@@ -100,10 +105,13 @@ impl Recipe {
     pub fn text_chunks(&self) -> Vec<TextChunk> {
         // A struct of strings and finite numbers always has a JSON form.
         let json = serde_json::to_string(self).unwrap_or_default();
-        vec![
+        let mut chunks = vec![
             (PARAMETERS_KEY.to_string(), self.parameters()),
             (RECIPE_KEY.to_string(), json),
-        ]
+        ];
+        let notice = self.notice.clone();
+        chunks.extend(notice.map(|notice| (COPYRIGHT_KEY.to_string(), notice)));
+        chunks
     }
 
     /// AUTOMATIC1111's text: the prompt, then `Negative prompt: …` where there is one, then one line of
@@ -182,7 +190,21 @@ mod tests {
             strength: None,
             inpainting: None,
             precision: "f32".into(),
+            notice: None,
         }
+    }
+
+    #[test]
+    fn a_licence_goes_with_the_picture() {
+        assert_eq!(recipe().text_chunks().len(), 2);
+        let notice = Some("Copyright (c) Somebody.\n\nMIT".to_string());
+        let recipe = Recipe {
+            notice: notice.clone(),
+            ..recipe()
+        };
+        let chunks = recipe.text_chunks();
+        assert_eq!(chunks[2], (COPYRIGHT_KEY.to_string(), notice.unwrap()));
+        assert!(!chunks[1].1.contains("Somebody"));
     }
 
     #[test]

@@ -40,6 +40,14 @@ impl Config {
 
         self.check_data()?;
         self.check_tables()?;
+        ensure(
+            model.tokenizer.is_none()
+                || model.base.is_none()
+                || (model.part == Part::Unet && model.train_text_encoder),
+            "[model] tokenizer: only a base's text encoder that learns (part \"unet\", train_text_encoder = true) can get \
+             another vocabulary"
+                .into(),
+        )?;
         if let Some(prior) = &self.prior {
             ensure(
                 model.part.learns_latents(),

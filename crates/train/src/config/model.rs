@@ -19,9 +19,10 @@ pub struct Model {
     /// Whether the text encoder learns with the UNet.
     #[serde(default = "defaults::yes")]
     pub train_text_encoder: bool,
-    /// The fresh text encoder's vocabulary.
-    #[serde(default)]
-    pub tokenizer: TokenizerKind,
+    /// A new vocabulary; absent: the base's, and without a base the words of the captions. Beside a base, what its text
+    /// encoder has learnt of the words that both know stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerKind>,
     /// Recompute blocks in the backward pass instead of keeping their activations.
     #[serde(default)]
     pub recompute: bool,
@@ -44,6 +45,14 @@ pub enum Part {
     Embedding,
     /// The network that judges what scenes show.
     Scorer,
+}
+
+impl Model {
+    /// The vocabulary that a run begins with; none where it is the base's.
+    pub fn new_tokenizer(&self) -> Option<TokenizerKind> {
+        self.tokenizer
+            .or_else(|| self.base.is_none().then_some(TokenizerKind::Captions))
+    }
 }
 
 impl Part {
@@ -100,12 +109,11 @@ impl Default for Lora {
     }
 }
 
-/// A fresh text encoder's vocabulary.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A text encoder's new vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerKind {
     /// The words of the captions.
-    #[default]
     Captions,
     /// CLIP's own 49 408 tokens.
     Clip,

@@ -74,6 +74,11 @@ trait Pictures: Send + Sync {
     fn things(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// A licence that what is made from the pictures has to carry.
+    fn notice(&self) -> Option<String> {
+        None
+    }
 }
 
 /// An open source of pictures.
@@ -211,6 +216,11 @@ impl Dataset {
     /// What there is to be seen, where somebody has listed it.
     pub fn things(&self) -> Vec<String> {
         self.pictures.things()
+    }
+
+    /// A licence that what is made from the pictures has to carry.
+    pub fn notice(&self) -> Option<String> {
+        self.pictures.notice()
     }
 }
 

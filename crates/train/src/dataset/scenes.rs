@@ -95,6 +95,11 @@ impl Pictures for SceneDataset {
             .map(str::to_owned)
             .collect()
     }
+
+    fn notice(&self) -> Option<String> {
+        let sprites = self.generator.config().sprites.as_ref()?;
+        sprites.notice().map(str::to_owned)
+    }
 }
 
 /// Puts the lists and shares that `[data.scenes]` has in place of the defaults.

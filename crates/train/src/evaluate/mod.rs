@@ -22,7 +22,7 @@ pub use self::proof::{Proof, prove};
 pub use self::reconstruction::{Reconstruction, reconstruction};
 pub use self::tally::{Share, Tally};
 
-pub use self::scenes::{held_back_scenes, scenes_known_to, scenes_of};
+pub use self::scenes::{held_back_scenes, nouns_of, scenes_known_to, scenes_of};
 pub use crate::scorer::open_vae;
 
 use crate::error::Result;

@@ -9,7 +9,7 @@ use super::proof::SEED;
 use crate::config::{Config, DataKind, Source};
 use crate::dataset::scene_generator;
 use crate::error::{Error, Result};
-use crate::scorer::Scorer;
+use crate::scorer::{Scorer, ScorerConfig};
 
 /// The scenes that a training config shows, so that only what a model has learnt is asked for.
 ///
@@ -23,6 +23,15 @@ pub fn scenes_of(file: &Path) -> Result<Source> {
         let message = "[data] kind: expected \"scenes\", by which can be judged; found none";
         Error::config(file, message)
     })
+}
+
+/// The things that the scenes of `source` show.
+///
+/// # Errors
+/// Its sprites cannot be read; it names what there is not.
+pub fn nouns_of(source: &Source) -> Result<Vec<String>> {
+    let generator = scene_generator(source, ScorerConfig::SIZE)?;
+    Ok(generator.nouns().into_iter().map(str::to_owned).collect())
 }
 
 /// The scenes of which a scorer knows everything: older ones may not know what scenes show today.

@@ -61,8 +61,7 @@ impl Scratch {
                 let folder = dir.path().join("pictures");
                 fs::create_dir(&folder).map_err(Error::io("make the folder", &folder))?;
                 let mut captions: BTreeSet<String> = first.captions.into_iter().collect();
-                let fresh = config.model.base.is_none()
-                    && config.model.tokenizer == TokenizerKind::Captions;
+                let fresh = config.model.new_tokenizer() == Some(TokenizerKind::Captions);
                 let wanted = if fresh { CAPTIONED } else { PICTURES };
                 let count = pictures.count.unwrap_or(wanted);
                 let sources = datasets.len() as u64;

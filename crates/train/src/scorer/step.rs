@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::RgbImage;
-use velatura::checkpoint::FloatType;
+use velatura::checkpoint::{Component, FloatType};
 use velatura::pipeline::PrecisionChoice;
 use velatura_tensor::Parameter;
 use velatura_tensor::tape::no_grad;
 
 use super::loss::loss;
-use super::net::{Scorer, ScorerConfig};
+use super::net::{PLACE, Scorer, ScorerConfig};
 use super::question::{Aspect, Question, judge};
 use super::source::{SceneBatch, SceneSource, open_vae};
 use crate::config::Config;
@@ -47,6 +47,9 @@ pub(crate) struct ScorerObjective {
 /// What a fresh scorer says of a cell before it knows better: that one in ten holds a centre. From an even chance the
 /// first steps would all be spent on the 255 cells that hold none (as in the paper on points).
 const FRESH_LOGIT: f32 = -2.2;
+/// The parameters that have a row for each channel of a cell.
+const CELLS_WEIGHT: &str = "conv_cells.weight";
+const CELLS_BIAS: &str = "conv_cells.bias";
 /// Scenes by which a sample's remark says how good the scorer is.
 const JUDGED: u64 = 192;
 /// Pictures looked at in one batch.
@@ -61,26 +64,13 @@ impl ScorerObjective {
         };
         let generator = scene_generator(source, config.data.size)?;
         let shares = config.scorer.clone().unwrap_or_default();
+        let nouns: Vec<String> = generator.nouns().into_iter().map(str::to_owned).collect();
         let component = models::open(config, run, "scorer")?;
-        let scorer_config = match &component {
-            Some(component) => ScorerConfig::from_json(&component.config()?)
-                .map_err(|message| Error::config(&component.config_path(), message))?,
-            None => ScorerConfig::of_all_scenes(
-                shares.block_out_channels,
-                shares.norm_num_groups,
-                generator.nouns().into_iter().map(str::to_owned).collect(),
-            ),
+        let (scorer, parameters) = match &component {
+            Some(component) => known(config, component, nouns)?,
+            None => fresh(config, &shares, nouns)?,
         };
-        let store = models::store(config, "scorer", component.as_ref());
-        let scorer = Scorer::load(&scorer_config, &store.root())?;
-        store.finish()?;
-        let parameters = store.parameters();
-        if component.is_none() {
-            let bias = parameters.iter().find(|p| p.name() == "conv_cells.bias");
-            if let Some(bias) = bias {
-                bias.update(|values| values[0] = FRESH_LOGIT);
-            }
-        }
+        let scorer_config = scorer.config().clone();
         let open = |folder| open_vae(folder, PrecisionChoice::Auto);
         let vae = config.model.vae.as_deref().map(open);
         Ok(ScorerObjective {
@@ -104,6 +94,77 @@ impl ScorerObjective {
         let config = self.scorer.config().to_json();
         models::save(dir, &config, &self.parameters, dtype)
     }
+}
+
+/// A scorer that knows nothing yet.
+fn fresh(
+    config: &Config,
+    shares: &crate::config::Scorer,
+    nouns: Vec<String>,
+) -> Result<(Scorer, Vec<Parameter>)> {
+    let (channels, groups) = (shares.block_out_channels, shares.norm_num_groups);
+    let store = models::store(config, "scorer", None);
+    let scorer = Scorer::load(
+        &ScorerConfig::of_all_scenes(channels, groups, nouns),
+        &store.root(),
+    )?;
+    let parameters = store.parameters();
+    if let Some(bias) = parameters.iter().find(|p| p.name() == CELLS_BIAS) {
+        bias.update(|values| values[0] = FRESH_LOGIT);
+    }
+    Ok((scorer, parameters))
+}
+
+/// The scorer of a checkpoint or a base. Where it is to tell other things apart, it keeps what it knows of those of `nouns`
+/// that it has met.
+fn known(
+    config: &Config,
+    component: &Component,
+    nouns: Vec<String>,
+) -> Result<(Scorer, Vec<Parameter>)> {
+    let before = ScorerConfig::from_json(&component.config()?)
+        .map_err(|message| Error::config(&component.config_path(), message))?;
+    let store = models::store(config, "scorer", Some(component));
+    let scorer = Scorer::load(&before, &store.root())?;
+    store.finish()?;
+    if before.nouns == nouns {
+        return Ok((scorer, store.parameters()));
+    }
+    let after = ScorerConfig {
+        nouns,
+        ..before.clone()
+    };
+    // The channels of a cell: its place, the nouns, the colours.
+    let mut same: Vec<(usize, usize)> = (0..PLACE).map(|channel| (channel, channel)).collect();
+    let colours = (0..ScorerConfig::COLOURS).rev();
+    same.extend(colours.map(|c| {
+        (
+            before.cell_channels() - 1 - c,
+            after.cell_channels() - 1 - c,
+        )
+    }));
+    for (new, noun) in after.nouns.iter().enumerate() {
+        if let Some(old) = before.nouns.iter().position(|known| known == noun) {
+            same.push((PLACE + old, PLACE + new));
+        }
+    }
+    let wider = models::store(config, "scorer", None);
+    let scorer = Scorer::load(&after, &wider.root())?;
+    for (old, new) in store.parameters().iter().zip(wider.parameters()) {
+        let value = old.value();
+        if ![CELLS_WEIGHT, CELLS_BIAS].contains(&new.name()) {
+            new.set(value.detach());
+            continue;
+        }
+        // One row, or one number, for each channel.
+        let row = value.as_slice().len() / before.cell_channels();
+        new.update(|rows| {
+            for &(from, to) in &same {
+                rows[to * row..][..row].copy_from_slice(&value.as_slice()[from * row..][..row]);
+            }
+        });
+    }
+    Ok((scorer, wider.parameters()))
 }
 
 impl Objective for ScorerObjective {

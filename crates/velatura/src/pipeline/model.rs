@@ -322,6 +322,7 @@ impl Model {
             strength: plan.init.as_ref().map(|init| init.strength),
             inpainting: plan.init.as_ref().and_then(Init::inpainting),
             precision: precision_name(precision).to_string(),
+            notice: self.facts.advice.notice.clone(),
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Advice {
     /// What a model of a small vocabulary can paint, for people who ask it for something else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub things: Vec<String>,
+    /// The licence of what a model was made from, where its pictures have to carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// What a plan has to know of a model; all of it stands in configs.

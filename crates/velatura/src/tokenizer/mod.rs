@@ -272,6 +272,16 @@ impl Tokenizer {
             .map_or(0, |&id| id as usize + 1)
     }
 
+    /// The tokens of the vocabulary with their ids, as `vocab.json` has them, in no order.
+    pub fn tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.vocabulary.ids()
+    }
+
+    /// The id of a token, spelled as `vocab.json` has it: `car</w>`.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The id before every text.
     pub fn begin_id(&self) -> u32 {
         self.ids.begin
