@@ -159,7 +159,13 @@ impl Optimizer {
                     let direction = muon::direction(momentum, scale, gradient, mean);
                     moves.push((parameter, direction));
                 }
-                moments => moments.adamw(&settings, step, scale, parameter, gradient),
+                Moments::Full { first, second } => {
+                    parameter.adamw(&settings, step, scale, gradient, first, second);
+                }
+                Moments::EightBit { first, second } => {
+                    let moments = [first, second];
+                    eight_bit::adamw(&settings, step, scale, parameter, gradient, moments);
+                }
             }
         }
         muon::step(&settings, moves);

@@ -8,10 +8,12 @@
 
 use std::sync::LazyLock;
 
+use velatura_kernels::optimizer::{self, AdamW};
 use velatura_kernels::pool::parallel_chunks_mut;
+use velatura_tensor::{Parameter, Tensor};
 
 /// Values that share a scale, as in the paper's later implementation.
-pub(super) const BLOCK: usize = 256;
+const BLOCK: usize = 256;
 
 /// Which table a byte is looked up in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,34 @@ impl Quantised {
             }
         });
     }
+}
+
+/// Values that are expanded at a time: 256 KiB of f32 for each moment, which stay in the cache.
+const PIECE: usize = 256 * BLOCK;
+
+/// Applies step `step` of AdamW to `parameter`, whose moments these are; the gradient counts `scale` times.
+pub(super) fn adamw(
+    options: &AdamW,
+    step: u64,
+    scale: f32,
+    parameter: &Parameter,
+    gradient: &Tensor,
+    [first, second]: [&mut Quantised; 2],
+) {
+    parameter.update(|weights| {
+        let (len, gradient) = (first.len(), gradient.as_slice());
+        let (mut m, mut v) = (vec![0.0; PIECE.min(len)], vec![0.0; PIECE.min(len)]);
+        for start in (0..len).step_by(PIECE) {
+            let piece = start..(start + PIECE).min(len);
+            let (m, v) = (&mut m[..piece.len()], &mut v[..piece.len()]);
+            first.read(start, m);
+            second.read(start, v);
+            let (weights, gradient) = (&mut weights[piece.clone()], &gradient[piece]);
+            optimizer::adamw(options, step, scale, weights, gradient, m, v);
+            first.write(start, m);
+            second.write(start, v);
+        }
+    });
 }
 
 /// Blocks that one task takes: 8192 values, some ten microseconds of work.

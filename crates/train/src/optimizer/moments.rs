@@ -1,9 +1,8 @@
 //! What the optimiser remembers of one parameter: AdamW's two moments, as f32 or in eight bits each, or Muon's momentum.
 
-use velatura_kernels::optimizer::{AdamW, adamw};
-use velatura_tensor::{Parameter, Tensor};
+use velatura_tensor::Tensor;
 
-use super::eight_bit::{BLOCK, Code, Quantised};
+use super::eight_bit::{Code, Quantised};
 use super::{Named, muon};
 use crate::config::{Optimizer as Config, OptimizerKind, StateKind};
 
@@ -16,9 +15,6 @@ pub(crate) enum Moments {
     /// Of the gradient alone: `[O, I]`.
     Momentum(Tensor),
 }
-
-/// Values that are expanded at a time: 256 KiB of f32 for each moment, which stay in the cache.
-const PIECE: usize = 256 * BLOCK;
 
 impl Moments {
     /// Zeros.
@@ -37,40 +33,6 @@ impl Moments {
                 first: Quantised::zeros(Code::Signed, len),
                 second: Quantised::zeros(Code::Positive, len),
             },
-        }
-    }
-
-    /// Applies step `step` of AdamW to `parameter`, whose moments these are; the gradient counts `scale` times.
-    ///
-    /// # Panics
-    /// When they are Muon's.
-    pub fn adamw(
-        &mut self,
-        options: &AdamW,
-        step: u64,
-        scale: f32,
-        parameter: &Parameter,
-        gradient: &Tensor,
-    ) {
-        match self {
-            Moments::Full { first, second } => {
-                parameter.adamw(options, step, scale, gradient, first, second);
-            }
-            Moments::EightBit { first, second } => parameter.update(|weights| {
-                let (len, gradient) = (first.len(), gradient.as_slice());
-                let (mut m, mut v) = (vec![0.0; PIECE.min(len)], vec![0.0; PIECE.min(len)]);
-                for start in (0..len).step_by(PIECE) {
-                    let piece = start..(start + PIECE).min(len);
-                    let (m, v) = (&mut m[..piece.len()], &mut v[..piece.len()]);
-                    first.read(start, m);
-                    second.read(start, v);
-                    let (weights, gradient) = (&mut weights[piece.clone()], &gradient[piece]);
-                    adamw(options, step, scale, weights, gradient, m, v);
-                    first.write(start, m);
-                    second.write(start, v);
-                }
-            }),
-            Moments::Momentum(_) => panic!("a step of AdamW for a parameter of Muon's"),
         }
     }
 
