@@ -1,7 +1,8 @@
 //! The gradients of a convolution.
 
+use super::packed::Form;
 use super::patches::{Patches, Run};
-use super::{Algorithm, ConvShape, Form, PackedConv};
+use super::{Algorithm, ConvShape, PackedConv};
 use crate::elementwise::sum_rows_unnoted;
 use crate::gemm::driver::{OutRows, Product, Segment};
 use crate::gemm::operands::{Left, Right};
