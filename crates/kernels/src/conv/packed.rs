@@ -116,7 +116,7 @@ impl PackedConv {
         })
     }
 
-    /// Packs `weight: [O, I, kh, kw]` for [`backward_input`]: channels exchanged, taps turned round.
+    /// Packs `weight: [O, I, kh, kw]` for [`backward_input`](super::backward_input): channels exchanged, taps turned round.
     ///
     /// # Panics
     /// As [`PackedConv::new`].

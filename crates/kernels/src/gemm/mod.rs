@@ -13,6 +13,7 @@ mod pairs;
 pub(crate) mod panels;
 mod rounding;
 mod store;
+pub(crate) mod task;
 pub(crate) mod tile;
 pub(crate) mod weight_gradient;
 
