@@ -11,10 +11,10 @@ while read -r prompt; do
     target/release/velatura generate --precision f32 --seed 1 -o "$folder/$number.png" "$prompt"
 done <<'PROMPTS'
 a red car on a beach at sunset
-a white house in the mountains at noon
-a blue boat on a lake at dawn
-a yellow star over a desert at night
-a green tree in the snow at noon
-a purple balloon over a forest at sunset
+two penguins in the snow at noon
+a flying saucer in space
+a cactus in a desert at sunset
+a house in the snow at night
+a hamburger in a cosy room
 PROMPTS
 montage "$folder"/[1-6].png -tile 6x1 -geometry +4+4 docs/first-light.png

@@ -200,10 +200,10 @@ pub enum PrecisionArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  velatura train configs/default-unet.toml
-  velatura train configs/default-unet.toml --resume
-  velatura train configs/default-unet.toml --plan
-  velatura train configs/default-unet.toml --device cuda")]
+  velatura train configs/drawn-vae.toml
+  velatura train configs/drawn-vae.toml --resume
+  velatura train configs/drawn-vae.toml --plan
+  velatura train configs/drawn-vae.toml --device cuda")]
 pub struct TrainArgs {
     /// The run's config
     #[arg(value_name = "CONFIG.toml")]

@@ -12,7 +12,7 @@ pub enum EvaluateCommand {
     #[command(after_help = "\
 Examples:
   velatura evaluate vae
-  velatura evaluate vae -m runs/default-vae/model --config configs/default-vae.toml --json
+  velatura evaluate vae -m runs/drawn-vae/model --config configs/drawn-vae.toml --json
   velatura evaluate vae -m ./stable-diffusion-v1-5 --pictures photos --size 512")]
     Vae(VaeArgs),
     /// Whether a model paints what prompts ask for, judged on scenes by a trained scorer
