@@ -231,7 +231,8 @@ pub enum ScenesCommand {
     #[command(after_help = "\
 Examples:
   velatura scenes render --count 100 --seed 1 --out scenes
-  velatura scenes render --count 100 --seed 1 --sprites ./sprites --out scenes")]
+  velatura scenes render --count 100 --seed 1 --sprites ./sprites --out scenes
+  velatura scenes render --count 100 --seed 1 --config configs/drawn-unet.toml --size 128 --out scenes")]
     Render(RenderArgs),
 }
 
@@ -246,6 +247,9 @@ pub struct RenderArgs {
     /// A folder of named sprites to use beside the objects drawn in code
     #[arg(long, value_name = "DIR")]
     pub sprites: Option<PathBuf>,
+    /// Scenes as this training config has them, sprites included
+    #[arg(long, value_name = "CONFIG.toml", conflicts_with = "sprites")]
+    pub config: Option<PathBuf>,
     /// The folder to write; it must be new or empty
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use velatura::Error;
 use velatura_scenes::{SceneConfig, SceneGenerator, SpriteSet};
+use velatura_train::dataset::scene_generator;
+use velatura_train::evaluate::scenes_of;
 
 use crate::args::RenderArgs;
 use crate::interrupt;
@@ -22,17 +24,17 @@ pub fn render(args: &RenderArgs) -> Result<()> {
         return Err(Error::request("--size", expected, args.size).into());
     }
     interrupt::end_when_asked_twice("stopping: nothing is kept; Ctrl-C once more to stop at once");
-    let sprites = args
-        .sprites
-        .as_deref()
-        .map(SpriteSet::load)
-        .transpose()?
-        .map(Arc::new);
-    let generator = SceneGenerator::new(SceneConfig {
-        size: args.size,
-        sprites,
-        ..SceneConfig::default()
-    })?;
+    let generator = match &args.config {
+        Some(file) => scene_generator(&scenes_of(file)?, args.size as usize)?,
+        None => {
+            let sprites = args.sprites.as_deref().map(SpriteSet::load);
+            SceneGenerator::new(SceneConfig {
+                size: args.size,
+                sprites: sprites.transpose()?.map(Arc::new),
+                ..SceneConfig::default()
+            })?
+        }
+    };
     let mut progress = Progress::new("scene", args.count as usize);
     let result = generator.render_folder(
         args.count,

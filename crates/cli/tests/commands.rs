@@ -130,6 +130,19 @@ fn scenes_are_drawn_with_captions() {
                 .is_file()
         );
     }
+    // As a training config has them.
+    let config = "[run]\ndir = \"run\"\nsteps = 1\nbatch_size = 1\n[data]\nkind = \"scenes\"\nsize = 64\n\
+                  [data.scenes]\nnouns = [\"snowman\"]\n[model]\npart = \"scorer\"\n";
+    fs::write(bench.path("run.toml"), config).unwrap();
+    let said = bench.run(&[
+        "scenes", "render", "--count", "3", "--seed", "1", "--config", "run.toml", "--out",
+        "snowmen",
+    ]);
+    assert_eq!(said.status, 0, "{}", said.stderr);
+    let lines = fs::read_to_string(bench.path("snowmen/metadata.jsonl")).unwrap();
+    let all = lines.matches("\"noun\":").count();
+    assert!(all >= 3, "{lines}");
+    assert_eq!(lines.matches("\"noun\":\"snowman\"").count(), all);
     // A folder with something in it is left alone.
     bench
         .run(&[
@@ -150,5 +163,5 @@ fn scenes_are_drawn_with_captions() {
             "more",
         ])
         .fails(1, &["nowhere"]);
-    assert_eq!(bench.files(), ["scenes"]);
+    assert_eq!(bench.files(), ["run.toml", "scenes", "snowmen"]);
 }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use self::folder::FolderDataset;
 use self::parquet::ParquetDataset;
 use self::scenes::SceneDataset;
-pub(crate) use self::scenes::scene_generator;
+pub use self::scenes::scene_generator;
 use self::webdataset::WebDataset;
 use crate::config::{Config, DataKind, Source};
 use crate::error::{Error, Result};

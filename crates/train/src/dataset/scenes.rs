@@ -22,7 +22,7 @@ impl SceneDataset {
     /// As `source` says, `size` pixels a side.
     ///
     /// # Errors
-    /// The sprites cannot be read; a name in a list is unknown; no scene can be drawn that way.
+    /// As [`scene_generator`].
     pub fn new(source: &Source, size: usize) -> Result<SceneDataset> {
         Ok(SceneDataset {
             generator: scene_generator(source, size)?,
@@ -35,8 +35,8 @@ impl SceneDataset {
 /// What draws the scenes that `source` describes, `size` pixels a side.
 ///
 /// # Errors
-/// As [`SceneDataset::new`].
-pub(crate) fn scene_generator(source: &Source, size: usize) -> Result<SceneGenerator> {
+/// The sprites cannot be read; a name in a list is unknown; no scene can be drawn that way.
+pub fn scene_generator(source: &Source, size: usize) -> Result<SceneGenerator> {
     let fault = |error: velatura_scenes::SceneError| Error::data("scenes", error.to_string());
     let mut config = SceneConfig {
         size: size as u32,
