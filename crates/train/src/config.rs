@@ -13,7 +13,7 @@ mod scorer;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use self::critics::{Discriminator, Lpips};
 pub use self::data::{Data, DataKind, Prior, Scenes, Source};
@@ -126,6 +126,11 @@ impl Config {
                 if optimizer.is_empty() {
                     root.remove("optimizer");
                 }
+            }
+            // What is left unsaid was written out as the words of the captions once.
+            if let Some(Value::Object(model)) = root.get_mut("model") {
+                let said = model.entry("tokenizer");
+                said.or_insert_with(|| json!(TokenizerKind::Captions));
             }
             for free in ["sample", "loss", "lpips"] {
                 root.remove(free);
@@ -375,7 +380,7 @@ block_out_channels = [8, 16]
             let object = value.as_object().unwrap();
             object.keys().cloned().collect()
         };
-        // As version 0.1.0 wrote them for this config: a new field must leave its default out.
+        // As version 0.1.0 wrote them for this config, in whatever order: a new field must leave its default out.
         assert_eq!(keys(&identity), ["run", "data", "model", "ema", "vae"]);
         assert_eq!(keys(&identity["run"]), ["seed", "batch_size"]);
         assert_eq!(
@@ -387,9 +392,9 @@ block_out_channels = [8, 16]
             [
                 "part",
                 "train_text_encoder",
-                "tokenizer",
                 "recompute",
-                "precision"
+                "precision",
+                "tokenizer"
             ]
         );
         assert_eq!(keys(&identity["ema"]), ["decay"]);
