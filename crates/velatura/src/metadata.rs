@@ -197,13 +197,13 @@ mod tests {
     #[test]
     fn a_licence_goes_with_the_picture() {
         assert_eq!(recipe().text_chunks().len(), 2);
-        let notice = Some("Copyright (c) Somebody.\n\nMIT".to_string());
+        let notice = "Copyright (c) Somebody.\n\nMIT".to_string();
         let recipe = Recipe {
-            notice: notice.clone(),
+            notice: Some(notice.clone()),
             ..recipe()
         };
         let chunks = recipe.text_chunks();
-        assert_eq!(chunks[2], (COPYRIGHT_KEY.to_string(), notice.unwrap()));
+        assert_eq!(chunks[2], (COPYRIGHT_KEY.to_string(), notice));
         assert!(!chunks[1].1.contains("Somebody"));
     }
 
