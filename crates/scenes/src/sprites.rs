@@ -1,5 +1,6 @@
 //! A folder of named sprites: `sprites.jsonl` and the pictures it names.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -78,7 +79,17 @@ impl SpriteSet {
                 lines: text.lines().count(),
             });
         }
-        let notice = std::fs::read_to_string(dir.join("LICENSE.txt")).ok();
+        let licence = dir.join("LICENSE.txt");
+        let notice = match std::fs::read_to_string(&licence) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(SceneError::Read {
+                    path: licence,
+                    source,
+                });
+            }
+        };
         Ok(Self { sprites, notice })
     }
 

@@ -35,6 +35,20 @@ fn folder(lines: &str) -> tempfile::TempDir {
     dir
 }
 
+#[test]
+fn a_licence_is_read_and_never_lost_in_silence() {
+    let dir = folder(LINE);
+    let notice = |dir: &Path| SpriteSet::load(dir).map(|set| set.notice().map(str::to_owned));
+    assert_eq!(notice(dir.path()).expect("a good folder"), None);
+    let file = dir.path().join("LICENSE.txt");
+    fs::write(&file, "Keep this.\n").expect("a file");
+    let read = notice(dir.path()).expect("a good folder");
+    assert_eq!(read.as_deref(), Some("Keep this.\n"));
+    fs::write(&file, [0xff, 0xfe]).expect("a file");
+    let text = notice(dir.path()).expect_err("no text").to_string();
+    assert!(text.contains("LICENSE.txt"), "{text}");
+}
+
 fn generator(sprites: SpriteSet) -> SceneGenerator {
     let config = SceneConfig {
         size: 64,

@@ -148,6 +148,29 @@ pub fn products(config: &Config) -> Precision {
     }
 }
 
+/// Gives `fresh` parameters what those of a base have `learnt`: all of it, but of the tables, whose rows stand for other
+/// things than before, only the rows `same`, of which each is (from, to).
+pub fn take_over(
+    learnt: &[Parameter],
+    fresh: &[Parameter],
+    tables: &[&str],
+    same: &[(usize, usize)],
+) {
+    for (old, new) in learnt.iter().zip(fresh) {
+        let value = old.value();
+        if !tables.contains(&new.name()) {
+            new.set(value.detach());
+            continue;
+        }
+        let row = value.as_slice().len() / old.shape()[0];
+        new.update(|rows| {
+            for &(from, to) in same {
+                rows[to * row..][..row].copy_from_slice(&value.as_slice()[from * row..][..row]);
+            }
+        });
+    }
+}
+
 /// Writes parameters of several components to one file, each under its key.
 ///
 /// # Errors

@@ -181,6 +181,9 @@ pub fn text_encoder(
     Ok((model, store.parameters(), None))
 }
 
+/// The parameter that has a row for each token.
+const TOKEN_TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
 /// The text encoder of `base`, whose files are `component`, for another vocabulary: of the table of tokens, those rows stay
 /// that stand for a token of both, and all else as it is.
 fn with_vocabulary(
@@ -191,7 +194,7 @@ fn with_vocabulary(
 ) -> Result<(ClipTextModel, Vec<Parameter>)> {
     let mut text_config = ClipTextConfig::read(component)?;
     let learnt = models::store(config, "text_encoder", Some(component));
-    let before = ClipTextModel::load(&text_config, &learnt.root())?;
+    ClipTextModel::load(&text_config, &learnt.root())?;
     learnt.finish()?;
     let vocabulary = tokenizer_of(base)?;
     check_vocabulary(&text_config, &vocabulary, &component.config_path())?;
@@ -199,23 +202,11 @@ fn with_vocabulary(
     text_config.vocab_size = tokenizer.vocab_size();
     let fresh = models::store(config, "text_encoder", None);
     let model = ClipTextModel::load(&text_config, &fresh.root())?;
-    let width = text_config.hidden_size;
-    let table = before.token_table();
-    for (old, new) in learnt.parameters().iter().zip(fresh.parameters()) {
-        if !new.name().ends_with("token_embedding.weight") {
-            new.set(old.value().detach());
-            continue;
-        }
-        new.update(|rows| {
-            for (token, id) in tokenizer.tokens() {
-                if let Some(known) = vocabulary.id_of(token) {
-                    let row = &table.as_slice()[known as usize * width..][..width];
-                    rows[id as usize * width..][..width].copy_from_slice(row);
-                }
-            }
-        });
-    }
-    Ok((model, fresh.parameters()))
+    let known = |(token, id)| Some((vocabulary.id_of(token)? as usize, id as usize));
+    let same: Vec<(usize, usize)> = tokenizer.tokens().filter_map(known).collect();
+    let parameters = fresh.parameters();
+    models::take_over(&learnt.parameters(), &parameters, &[TOKEN_TABLE], &same);
+    Ok((model, parameters))
 }
 
 /// The token that a word to be learnt begins as.

@@ -104,6 +104,7 @@ impl UnetObjective {
             return Err(Error::config(run.config_file(), message));
         }
         let datasets = Dataset::open_all(config)?;
+        let notice = parts::notice(base, &datasets)?;
         if let Some(word) = &config.embedding {
             // A word has a base, which brings its tokenizer with it.
             let tokenizer = parts::tokenizer(config, run, &[], &datasets)?;
@@ -256,7 +257,7 @@ impl UnetObjective {
             plans,
             size: data.size,
             things,
-            notice: parts::notice(base, &datasets)?,
+            notice,
         };
         let beside = !matches!(objective.learner, Learner::Models { .. });
         if let Some(dir) = run.checkpoint().filter(|_| beside) {

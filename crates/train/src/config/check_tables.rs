@@ -70,14 +70,14 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        let parsed = Config::parse(text, Path::new("c.toml"));
+        let parsed = Config::parse(&format!("{DATA}{text}"), Path::new("c.toml"));
         parsed
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()
     }
 
-    const UNET: &str = r#"
+    const DATA: &str = r#"
 [run]
 dir = "runs/x"
 steps = 10
@@ -86,6 +86,9 @@ batch_size = 2
 kind = "folder"
 path = "pictures"
 size = 64
+"#;
+
+    const UNET: &str = r#"
 [model]
 part = "unet"
 vae = "vae"
@@ -112,14 +115,6 @@ use_karras_sigmas = true
 "#;
 
     const VAE: &str = r#"
-[run]
-dir = "runs/x"
-steps = 10
-batch_size = 2
-[data]
-kind = "folder"
-path = "pictures"
-size = 64
 [model]
 part = "vae"
 [vae]

@@ -150,21 +150,10 @@ fn known(
     }
     let wider = models::store(config, "scorer", None);
     let scorer = Scorer::load(&after, &wider.root())?;
-    for (old, new) in store.parameters().iter().zip(wider.parameters()) {
-        let value = old.value();
-        if ![CELLS_WEIGHT, CELLS_BIAS].contains(&new.name()) {
-            new.set(value.detach());
-            continue;
-        }
-        // One row, or one number, for each channel.
-        let row = value.as_slice().len() / before.cell_channels();
-        new.update(|rows| {
-            for &(from, to) in &same {
-                rows[to * row..][..row].copy_from_slice(&value.as_slice()[from * row..][..row]);
-            }
-        });
-    }
-    Ok((scorer, wider.parameters()))
+    let parameters = wider.parameters();
+    let tables = [CELLS_WEIGHT, CELLS_BIAS];
+    models::take_over(&store.parameters(), &parameters, &tables, &same);
+    Ok((scorer, parameters))
 }
 
 impl Objective for ScorerObjective {
