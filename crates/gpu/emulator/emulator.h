@@ -29,8 +29,22 @@ struct Entry {
 #define UNROLL
 
 typedef struct {
+    float x, y;
+} float2;
+typedef struct {
     float x, y, z, w;
 } float4;
+typedef struct {
+    unsigned x, y, z, w;
+} uint4;
 
 unsigned pack_bf16(float first, float second);
 void mma_bf16(float *c, const unsigned *a, const unsigned *b);
+void load_transposed(unsigned *parts, const uint4 *row);
+
+// Here copies are done at once.
+static inline void copy_later(uint4 *to, const void *from, int there) {
+    uint4 none = {0, 0, 0, 0};
+    *to = there ? *(const uint4 *)from : none;
+}
+static inline void copies_done(void) {}

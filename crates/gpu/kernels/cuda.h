@@ -39,5 +39,30 @@ static __device__ inline void mma_bf16(float *c, const unsigned *a, const unsign
 #endif
 }
 
+// Copies 16 bytes to shared memory while the thread goes on, or writes zeros there; `copies_done` waits for all of them. Other
+// threads see them after a barrier.
+static __device__ inline void copy_later(uint4 *to, const void *from, int there) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 : : "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
+#endif
+}
+
+static __device__ inline void copies_done() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" : : : "memory");
+#endif
+}
+
+// A warp reads four matrices [8, 8] of bf16, of which lane l names row l % 8 of matrix l / 8, and gets their transposes:
+// with g = lane / 4 and q = lane % 4, rows 2q and 2q + 1 of column g of each.
+static __device__ inline void load_transposed(unsigned *parts, const uint4 *row) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+#endif
+}
+
 #define UNROLL _Pragma("unroll")
 

@@ -1,5 +1,17 @@
 // Element by element.
 
+// x in bf16, eight numbers at a time.
+KERNEL(round_bf16) {
+    const float *x = a.p[0];
+    uint4 *to = (uint4 *)a.p[1];
+    EACH(i, a.n[0]) {
+        float4 first = ((const float4 *)x)[2 * i], second = ((const float4 *)x)[2 * i + 1];
+        uint4 all = {pack_bf16(first.x, first.y), pack_bf16(first.z, first.w), pack_bf16(second.x, second.y),
+                     pack_bf16(second.z, second.w)};
+        to[i] = all;
+    }
+}
+
 // x = value
 KERNEL(fill) {
     EACH(i, a.n[0]) a.p[0][i] = a.f[0];

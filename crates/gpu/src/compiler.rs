@@ -10,6 +10,7 @@ const SOURCE: &str = concat!(
     include_str!("../kernels/cuda.h"),
     include_str!("../kernels/common.cu"),
     include_str!("../kernels/conv.cu"),
+    include_str!("../kernels/conv_gradient.cu"),
     include_str!("../kernels/conv_product.cu"),
     include_str!("../kernels/elementwise.cu"),
     include_str!("../kernels/layout.cu"),
@@ -23,7 +24,11 @@ pub(crate) fn machine_code(architecture: &str) -> Result<Vec<c_char>, String> {
     let said = |why: NvrtcError| why.to_string();
     let source = CString::new(SOURCE).map_err(|why| why.to_string())?;
     let program = nvrtc::create_program(&source, None).map_err(said)?;
-    let options = [format!("--gpu-architecture={architecture}")];
+    let options = [
+        format!("--gpu-architecture={architecture}"),
+        // So that two blocks of 256 threads have room on a processor, and one's copies go on while the other multiplies.
+        "--maxrregcount=128".to_owned(),
+    ];
     // SAFETY: the program is destroyed last, and the buffers are as large as NVRTC says.
     unsafe {
         let code = match nvrtc::compile_program(program, &options) {

@@ -1,10 +1,9 @@
-//! Convolution: each output place's view of the input in a row of its own (im2col), times the weight; in bf16 without the
-//! views in memory, where the card can ([`conv_product`]).
+//! Convolution: each output place's view of the input in a row of its own (im2col), times the weight. Without the views in
+//! memory, where the card can: [`conv_product`](crate::conv_product).
 
 use velatura_kernels::conv::ConvShape;
 use velatura_kernels::gemm::Precision;
 
-use crate::conv_product;
 use crate::layout::swap_axes;
 use crate::matmul::{Product, begin};
 use crate::{Gpu, Memory};
@@ -74,7 +73,7 @@ pub(crate) fn geometry(shape: &ConvShape) -> [usize; 9] {
 }
 
 /// The weight `[O, I, k, k]` as `[O, k, k, I]`, the order of the views.
-pub(crate) fn by_places(weight: &Memory, shape: &ConvShape) -> Memory {
+fn by_places(weight: &Memory, shape: &ConvShape) -> Memory {
     swap_axes(weight, shape.in_channels, shape.kernel * shape.kernel)
 }
 
@@ -87,9 +86,6 @@ pub fn forward(
     residual: Option<&Memory>,
     precision: Precision,
 ) -> Memory {
-    if conv_product::takes(x.gpu(), &[shape.in_channels], precision) {
-        return conv_product::forward(shape, x, weight, bias, residual);
-    }
     let (gpu, views, outputs) = (x.gpu(), Views::new(shape), shape.out_channels);
     let weight = by_places(weight, shape);
     let out = gpu.allocate(shape.batch * views.places * outputs);
@@ -118,9 +114,6 @@ pub fn backward_input(
     weight: &Memory,
     precision: Precision,
 ) -> Memory {
-    if shape.stride == 1 && conv_product::takes(dy.gpu(), &[shape.out_channels], precision) {
-        return conv_product::backward_input(shape, dy, weight);
-    }
     let (gpu, views, outputs) = (dy.gpu(), Views::new(shape), shape.out_channels);
     let weight = by_places(weight, shape);
     let sample = shape.height * shape.width * shape.in_channels;
@@ -139,10 +132,6 @@ pub fn backward_input(
 
 /// The gradient of the weight `[O, I, k, k]`.
 pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory, precision: Precision) -> Memory {
-    let channels = [shape.in_channels, shape.out_channels];
-    if conv_product::takes(dy.gpu(), &channels, precision) {
-        return conv_product::backward_weight(shape, x, dy);
-    }
     let (gpu, views, outputs) = (dy.gpu(), Views::new(shape), shape.out_channels);
     let dw = gpu.filled(outputs * views.seen, 0.0);
     let columns = views.buffer(gpu);

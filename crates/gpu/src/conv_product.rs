@@ -1,24 +1,40 @@
-//! Convolution on the matrix units, in bf16 with f32 sums, without the views in memory.
+//! Convolution on the matrix units, without the views in memory. Feature maps come in bf16, as
+//! [`round_bf16`](crate::elementwise::round_bf16) makes them; sums and results are f32.
 
 use velatura_kernels::conv::ConvShape;
 use velatura_kernels::gemm::Precision;
 
-use crate::conv::{by_places, geometry};
+use crate::conv::geometry;
 use crate::device::THREADS;
 use crate::elementwise::sum_rows;
 use crate::layout::swap_axes;
 use crate::{Gpu, Memory, Pointer};
 
-/// Blocks that a weight's gradient is cut into at least, where there are places enough: a few for each of a large card's
-/// processors.
-const BLOCKS: usize = 1024;
+/// Threads of a block that sums a weight's gradient; blocks that it is cut into at least, where there are places enough: some
+/// for each of a large card's processors.
+const GRADIENT_THREADS: usize = 128;
+const BLOCKS: usize = 2048;
 
 /// Places that a block sums over at least.
 const FEWEST: usize = 512;
 
-/// Whether the kernels here can take a convolution from and to so many channels.
-pub fn takes(gpu: &Gpu, channels: &[usize], precision: Precision) -> bool {
-    precision != Precision::F32 && gpu.has_matrix_units() && channels.iter().all(|c| c % 4 == 0)
+/// Whether [`forward`] takes a convolution.
+pub fn takes(gpu: &Gpu, shape: &ConvShape, precision: Precision) -> bool {
+    let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+    precision != Precision::F32
+        && gpu.has_matrix_units()
+        && inputs.is_multiple_of(8)
+        && outputs.is_multiple_of(2)
+}
+
+/// Whether [`backward_input`] does.
+pub fn takes_backward_input(gpu: &Gpu, shape: &ConvShape, precision: Precision) -> bool {
+    shape.stride == 1 && takes(gpu, &turned(shape), precision)
+}
+
+/// Whether [`backward_weight`] does.
+pub fn takes_backward_weight(gpu: &Gpu, shape: &ConvShape, precision: Precision) -> bool {
+    takes(gpu, shape, precision) && shape.out_channels.is_multiple_of(8)
 }
 
 /// Output places of all samples.
@@ -36,6 +52,22 @@ fn numbers(shape: &ConvShape) -> Vec<usize> {
     .concat()
 }
 
+/// The weight `[O, I, k, k]` in bf16: `[O, k, k, I]`, or `[I, k, k, O]` with neighbours mirrored.
+fn weight_bf16(shape: &ConvShape, weight: &Memory, mirrored: bool) -> Memory {
+    let gpu = weight.gpu();
+    let out = gpu.allocate(weight.len() / 2);
+    let taps = shape.kernel * shape.kernel;
+    let numbers = [
+        shape.out_channels,
+        shape.in_channels,
+        taps,
+        usize::from(mirrored),
+    ];
+    let pointers = [weight.all(), out.all()];
+    gpu.each("conv_weight", out.len(), &pointers, &numbers, &[]);
+    out
+}
+
 /// x convolved with a weight `[O, k, k, I]`, plus bias and residual.
 fn product(
     shape: &ConvShape,
@@ -47,7 +79,7 @@ fn product(
     let gpu = x.gpu();
     let (places, outputs) = (places(shape), shape.out_channels);
     let out = gpu.allocate(places * outputs);
-    let blocks = places.div_ceil(128) * outputs.div_ceil(64);
+    let blocks = places.div_ceil(256) * outputs.div_ceil(64);
     let pointers = [
         x.all(),
         weight.all(),
@@ -55,17 +87,12 @@ fn product(
         Pointer::of(residual),
         out.all(),
     ];
-    gpu.launch(
-        "conv_product",
-        [blocks, THREADS],
-        &pointers,
-        &numbers(shape),
-        &[],
-    );
+    let numbers = numbers(shape);
+    gpu.launch("conv_product", [blocks, THREADS], &pointers, &numbers, &[]);
     out
 }
 
-/// x `[B, H, W, I]` convolved with W `[O, I, k, k]`, plus bias and residual: `[B, H', W', O]`.
+/// x `[B, H, W, I]` in bf16 convolved with W `[O, I, k, k]`, plus bias and residual: `[B, H', W', O]`.
 pub fn forward(
     shape: &ConvShape,
     x: &Memory,
@@ -73,38 +100,35 @@ pub fn forward(
     bias: Option<&Memory>,
     residual: Option<&Memory>,
 ) -> Memory {
-    product(shape, x, &by_places(weight, shape), bias, residual)
+    let weight = weight_bf16(shape, weight, false);
+    product(shape, x, &weight, bias, residual)
 }
 
-/// The gradient of x, for a stride of 1: dy convolved with the mirrored weight.
-pub fn backward_input(shape: &ConvShape, dy: &Memory, weight: &Memory) -> Memory {
-    let gpu = dy.gpu();
-    let mirrored = gpu.allocate(weight.len());
-    let sizes = [
-        shape.out_channels,
-        shape.in_channels,
-        shape.kernel * shape.kernel,
-    ];
-    let pointers = [weight.all(), mirrored.all()];
-    gpu.each("mirrored_weight", weight.len(), &pointers, &sizes, &[]);
+/// The convolution that makes the gradient of x from dy, with the mirrored weight.
+fn turned(shape: &ConvShape) -> ConvShape {
     // Its padding: what the forward pass did not see of the kernel at each end.
     let mut padding = shape.padding;
     padding.top = shape.kernel - 1 - padding.top;
     padding.left = shape.kernel - 1 - padding.left;
     padding.bottom = shape.height + shape.kernel - 1 - shape.out_height() - padding.top;
     padding.right = shape.width + shape.kernel - 1 - shape.out_width() - padding.left;
-    let back = ConvShape {
+    ConvShape {
         height: shape.out_height(),
         width: shape.out_width(),
         in_channels: shape.out_channels,
         out_channels: shape.in_channels,
         padding,
         ..*shape
-    };
-    product(&back, dy, &mirrored, None, None)
+    }
 }
 
-/// The gradient of the weight `[O, I, k, k]`.
+/// The gradient of x, for a stride of 1; dy in bf16.
+pub fn backward_input(shape: &ConvShape, dy: &Memory, weight: &Memory) -> Memory {
+    let weight = weight_bf16(shape, weight, true);
+    product(&turned(shape), dy, &weight, None, None)
+}
+
+/// The gradient of the weight `[O, I, k, k]`; x and dy in bf16.
 pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory) -> Memory {
     let gpu = x.gpu();
     let (taps, inputs, outputs) = (
@@ -115,18 +139,13 @@ pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory) -> Memory {
     let places = places(shape);
     let tiles = inputs.div_ceil(64) * outputs.div_ceil(64) * taps;
     let parts = BLOCKS.div_ceil(tiles).min(places / FEWEST).max(1);
-    let share = places.div_ceil(parts).next_multiple_of(32);
+    let share = places.div_ceil(parts).next_multiple_of(64);
     let parts = places.div_ceil(share).max(1);
     let all = [numbers(shape), vec![share]].concat();
     let sums = gpu.allocate(parts * outputs * taps * inputs);
     let pointers = [x.all(), dy.all(), sums.all()];
-    gpu.launch(
-        "conv_weight_gradient",
-        [parts * tiles, THREADS],
-        &pointers,
-        &all,
-        &[],
-    );
+    let size = [parts * tiles, GRADIENT_THREADS];
+    gpu.launch("conv_weight_gradient", size, &pointers, &all, &[]);
     let dw = sum_rows(&sums, parts, outputs * taps * inputs);
     swap_axes(&dw, taps, inputs)
 }

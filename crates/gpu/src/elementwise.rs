@@ -20,6 +20,15 @@ pub fn combine(a: f32, x: &Memory, b: f32, y: &Memory) -> Memory {
     out
 }
 
+/// x in bf16, two numbers in each of the result's; their number is a multiple of eight.
+pub fn round_bf16(x: &Memory) -> Memory {
+    assert_eq!(x.len() % 8, 0, "round_bf16 of {} numbers", x.len());
+    let out = x.gpu().allocate(x.len() / 2);
+    let pointers = [x.all(), out.all()];
+    x.gpu().each("round_bf16", x.len() / 8, &pointers, &[], &[]);
+    out
+}
+
 /// x += y
 pub fn accumulate(x: &mut Memory, y: &Memory) {
     assert_eq!(x.len(), y.len(), "accumulate");

@@ -4,7 +4,8 @@
 mod common;
 
 use common::*;
-use velatura_gpu::{Gpu, conv as card, conv_product};
+use velatura_gpu::elementwise::round_bf16;
+use velatura_gpu::{Gpu, conv_product as card};
 use velatura_kernels::conv::{self, Algorithm, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
 
@@ -21,23 +22,31 @@ fn coarse(len: usize, seed: u64) -> Vec<f32> {
 fn shapes() -> Vec<ConvShape> {
     let same = [1; 4];
     vec![
-        shape((1, 1, 1), (4, 4), (3, 1), same),
-        shape((2, 5, 7), (8, 12), (3, 1), same),
-        shape((3, 9, 8), (36, 68), (3, 1), same),
-        shape((1, 13, 11), (68, 36), (3, 1), same),
-        shape((2, 30, 18), (40, 20), (3, 1), same),
-        shape((1, 6, 5), (4, 8), (3, 1), [0, 2, 2, 0]),
-        shape((2, 10, 8), (12, 16), (3, 2), same),
-        shape((2, 8, 12), (16, 12), (3, 2), [0, 1, 0, 1]),
+        shape((1, 1, 1), (8, 8), (3, 1), same),
+        shape((2, 5, 7), (16, 24), (3, 1), same),
+        shape((3, 9, 8), (40, 72), (3, 1), same),
+        shape((1, 23, 14), (72, 40), (3, 1), same),
+        shape((2, 30, 18), (104, 136), (3, 1), same),
+        shape((1, 6, 5), (8, 16), (3, 1), [0, 2, 2, 0]),
+        shape((2, 10, 8), (24, 16), (3, 2), same),
+        shape((2, 8, 12), (16, 24), (3, 2), [0, 1, 0, 1]),
     ]
 }
 
 #[test]
 fn these_shapes_are_taken_and_others_are_not() {
     let gpu = Gpu::for_tests();
-    assert!(conv_product::takes(&gpu, &[4, 68], BF16));
-    assert!(!conv_product::takes(&gpu, &[4, 68], F32));
-    assert!(!conv_product::takes(&gpu, &[3], BF16));
+    let of = |channels| shape((1, 5, 5), channels, (3, 1), [1; 4]);
+    assert!(shapes().iter().all(|s| card::takes(&gpu, s, BF16)));
+    assert!(!card::takes(&gpu, &of((8, 8)), F32));
+    assert!(!card::takes(&gpu, &of((4, 8)), BF16));
+    // A last convolution to three colours or four latents.
+    for (outputs, forward) in [(3, false), (4, true)] {
+        let s = of((32, outputs));
+        assert_eq!(card::takes(&gpu, &s, BF16), forward);
+        assert!(!card::takes_backward_input(&gpu, &s, BF16));
+        assert!(!card::takes_backward_weight(&gpu, &s, BF16));
+    }
 }
 
 #[test]
@@ -62,7 +71,7 @@ fn products_on_the_matrix_units_are_convolutions() {
             };
             conv::forward(&s, &x, &packed, &mut want, &epilogue);
             let (b, r) = (added.then_some(&b), added.then_some(&r));
-            let got = card::forward(&s, &xs, &w, b, r, BF16);
+            let got = card::forward(&s, &round_bf16(&xs), &w, b, r);
             assert_close(&format!("{s:?}"), &got, &want);
         }
     }
@@ -81,10 +90,13 @@ fn their_gradients_are_those_of_convolutions() {
         let (mut dx, mut dw) = (zeros(x.len()), zeros(weight.len()));
         conv::backward_input(&s, &dy, &packed, &mut dx);
         conv::backward_weight(&s, &x, &dy, &mut dw, None, F32);
-        let [xs, w, dys] = [&x, &weight, &dy].map(|values| gpu.upload(values));
-        let got = card::backward_input(&s, &dys, &w, BF16);
-        assert_close(&format!("dx of {s:?}"), &got, &dx);
-        let got = card::backward_weight(&s, &xs, &dys, BF16);
+        let w = gpu.upload(&weight);
+        let [xs, dys] = [&x, &dy].map(|values| round_bf16(&gpu.upload(values)));
+        if s.stride == 1 {
+            let got = card::backward_input(&s, &dys, &w);
+            assert_close(&format!("dx of {s:?}"), &got, &dx);
+        }
+        let got = card::backward_weight(&s, &xs, &dys);
         assert_close(&format!("dw of {s:?}"), &got, &dw);
     }
 }
@@ -93,12 +105,13 @@ fn their_gradients_are_those_of_convolutions() {
 #[test]
 fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
     let gpu = Gpu::for_tests();
-    let s = shape((3, 40, 37), (8, 4), (3, 1), [1; 4]);
+    let s = shape((3, 40, 37), (16, 8), (3, 1), [1; 4]);
     let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
     let dy = coarse(s.batch * s.height * s.width * s.out_channels, 2);
     let mut dw = zeros(s.out_channels * s.in_channels * 9);
     conv::backward_weight(&s, &x, &dy, &mut dw, None, F32);
-    let got = card::backward_weight(&s, &gpu.upload(&x), &gpu.upload(&dy), BF16);
+    let [x, dy] = [&x, &dy].map(|values| round_bf16(&gpu.upload(values)));
+    let got = card::backward_weight(&s, &x, &dy);
     assert_close("dw", &got, &dw);
 }
 
@@ -106,26 +119,23 @@ fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
 #[test]
 fn factors_are_rounded_to_the_nearest_even_bf16() {
     let gpu = Gpu::for_tests();
-    let s = shape((1, 1, 1), (4, 4), (3, 1), [1; 4]);
+    let s = shape((1, 1, 1), (8, 8), (3, 1), [1; 4]);
     // Between 1 and the next bf16, 1 + 2⁻⁷: below, at and above the middle; and in the middle with an odd lower neighbour.
-    let between = [
-        1.0 + 0.9 / 256.0,
-        1.0 + 1.0 / 256.0,
-        1.0 + 1.1 / 256.0,
-        1.0 + 3.0 / 256.0,
-    ];
-    let mut weight = zeros(4 * 4 * 9);
-    for i in 0..4 {
-        weight[(i * 4 + i) * 9 + 4] = 1.0;
-    }
-    let got = card::forward(
-        &s,
-        &gpu.upload(&between),
-        &gpu.upload(&weight),
-        None,
-        None,
-        BF16,
-    );
+    let between = [0.9, 1.0, 1.1, 3.0].map(|share| 1.0 + share / 256.0);
     let next = 1.0 + 1.0 / 128.0;
-    assert_same("rounded", &got, &[1.0, 1.0, next, 1.0 + 2.0 / 128.0]);
+    let rounded = [1.0, 1.0, next, 1.0 + 2.0 / 128.0];
+    let diagonal = |values: &[f32]| {
+        let mut weight = zeros(8 * 8 * 9);
+        for (i, &value) in values.iter().enumerate() {
+            weight[(i * 8 + i) * 9 + 4] = value;
+        }
+        gpu.upload(&weight)
+    };
+    let (ones, none) = ([1.0; 8], [0.0; 4]);
+    let [x, one] = [&[between, none].concat()[..], &ones].map(|x| round_bf16(&gpu.upload(x)));
+    let want = [rounded, none].concat();
+    let of_x = card::forward(&s, &x, &diagonal(&ones), None, None);
+    assert_same("x", &of_x, &want);
+    let of_weight = card::forward(&s, &one, &diagonal(&between), None, None);
+    assert_same("weight", &of_weight, &want);
 }

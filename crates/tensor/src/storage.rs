@@ -1,9 +1,9 @@
 //! Where a tensor's numbers are: in the processor's memory, in a graphics card's, or in both. Each gets them from the
-//! other when they are asked for there.
+//! other when they are asked for there; a card has them in bf16 too, once its matrix units have asked.
 
 use std::sync::OnceLock;
 
-use velatura_gpu::{Gpu, Memory};
+use velatura_gpu::{Gpu, Memory, elementwise};
 
 use crate::buffer::Buffer;
 
@@ -11,6 +11,7 @@ pub(crate) struct Storage {
     len: usize,
     host: OnceLock<Buffer>,
     device: OnceLock<Memory>,
+    rounded: OnceLock<Memory>,
 }
 
 impl From<Buffer> for Storage {
@@ -19,6 +20,7 @@ impl From<Buffer> for Storage {
             len: buffer.len(),
             host: OnceLock::from(buffer),
             device: OnceLock::new(),
+            rounded: OnceLock::new(),
         }
     }
 }
@@ -29,6 +31,7 @@ impl From<Memory> for Storage {
             len: memory.len(),
             host: OnceLock::new(),
             device: OnceLock::from(memory),
+            rounded: OnceLock::new(),
         }
     }
 }
@@ -55,10 +58,17 @@ impl Storage {
         self.device.get_or_init(|| gpu.upload(self.host()))
     }
 
+    /// The numbers in bf16 for the card, two in each of the memory's.
+    pub fn rounded(&self, gpu: &Gpu) -> &Memory {
+        self.rounded
+            .get_or_init(|| elementwise::round_bf16(self.device(gpu)))
+    }
+
     /// The numbers for writing on the processor; what was on a card is given up.
     pub fn host_mut(&mut self) -> &mut [f32] {
         self.host();
         self.device.take();
+        self.rounded.take();
         match self.host.get_mut() {
             Some(buffer) => buffer,
             None => unreachable!("it was just put there"),
@@ -69,6 +79,7 @@ impl Storage {
     pub fn device_mut(&mut self, gpu: &Gpu) -> &mut Memory {
         self.device(gpu);
         self.host.take();
+        self.rounded.take();
         match self.device.get_mut() {
             Some(memory) => memory,
             None => unreachable!("it was just put there"),

@@ -106,6 +106,11 @@ impl Tensor {
         self.data.device(gpu)
     }
 
+    /// The values on a card, in bf16.
+    pub(crate) fn rounded(&self, gpu: &Gpu) -> &Memory {
+        self.data.rounded(gpu)
+    }
+
     pub fn to_vec(&self) -> Vec<f32> {
         self.as_slice().to_vec()
     }

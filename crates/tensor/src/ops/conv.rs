@@ -1,9 +1,9 @@
 //! Convolution over channels-last feature maps.
 
 use super::linear::bias_gradient;
+use super::on_gpu;
 use crate::weight::Packed;
 use crate::{Gpu, Padding, Parameter, Tensor, Weight};
-use velatura_gpu::conv as gpu;
 use velatura_kernels::conv::{self, ConvShape, PackedConv};
 use velatura_kernels::gemm::{Epilogue, Precision};
 use velatura_kernels::isa;
@@ -68,12 +68,7 @@ impl Tensor {
 
         let bias = bias.map(Parameter::value);
         let precision = weight.precision();
-        let on_gpu = |on: &Gpu| {
-            let (x, w) = (self.memory(on), weight.tensor());
-            let bias = bias.as_ref().map(|bias| bias.memory(on));
-            let residual = residual.map(|residual| residual.memory(on));
-            gpu::forward(&shape, x, w.memory(on), bias, residual, precision)
-        };
+        let on_gpu = |on: &Gpu| on_gpu::conv(on, &shape, self, weight, [bias.as_ref(), residual]);
         let mut out = Tensor::computed(&out_shape, on_gpu, |out| {
             let packed = weight.forward(Some(&shape));
             let epilogue = Epilogue {
@@ -95,10 +90,7 @@ impl Tensor {
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
-                let on_gpu = |on: &Gpu| {
-                    let w = weight.tensor();
-                    gpu::backward_input(&shape, dy.memory(on), w.memory(on), precision)
-                };
+                let on_gpu = |on: &Gpu| on_gpu::conv_backward_input(on, &shape, dy, &weight);
                 Tensor::computed(x.shape(), on_gpu, |dx| {
                     let packed = weight.for_input_gradient(Some(&shape));
                     let _note = note("input", &shape, precision);
@@ -108,7 +100,7 @@ impl Tensor {
             let mut bias_sums = None;
             gradients.add(&w_node, || {
                 let on_gpu =
-                    |on: &Gpu| gpu::backward_weight(&shape, x.memory(on), dy.memory(on), precision);
+                    |on: &Gpu| on_gpu::conv_backward_weight(on, &shape, [&x, dy], precision);
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let _note = note("weight", &shape, precision);
                     let (x, dy) = (x.as_slice(), dy.as_slice());

@@ -1,11 +1,57 @@
-//! Norms and attention on a graphics card: there they keep other things for the way back than on the processor.
+//! Convolutions, norms and attention on a graphics card: there they keep other things for the way back than on the processor.
 
 use velatura_gpu::norm::{self, Affine, Gradients};
-use velatura_gpu::{Gpu, attention as kernel};
+use velatura_gpu::{Gpu, Memory, attention as kernel, conv, conv_product};
 use velatura_kernels::attention::AttentionShape;
+use velatura_kernels::conv::ConvShape;
 use velatura_kernels::norm::GroupNormShape;
 
-use crate::{Tensor, tape};
+use crate::{Precision, Tensor, Weight, tape};
+
+/// The convolution of x, on the matrix units where they can take it.
+pub(super) fn conv(
+    on: &Gpu,
+    shape: &ConvShape,
+    x: &Tensor,
+    weight: &Weight,
+    [bias, residual]: [Option<&Tensor>; 2],
+) -> Memory {
+    let [bias, residual] = [bias, residual].map(|added| added.map(|added| added.memory(on)));
+    let (w, precision) = (weight.tensor(), weight.precision());
+    let w = w.memory(on);
+    if conv_product::takes(on, shape, precision) {
+        return conv_product::forward(shape, x.rounded(on), w, bias, residual);
+    }
+    conv::forward(shape, x.memory(on), w, bias, residual, precision)
+}
+
+/// Its gradient for the input.
+pub(super) fn conv_backward_input(
+    on: &Gpu,
+    shape: &ConvShape,
+    dy: &Tensor,
+    weight: &Weight,
+) -> Memory {
+    let (w, precision) = (weight.tensor(), weight.precision());
+    let w = w.memory(on);
+    if conv_product::takes_backward_input(on, shape, precision) {
+        return conv_product::backward_input(shape, dy.rounded(on), w);
+    }
+    conv::backward_input(shape, dy.memory(on), w, precision)
+}
+
+/// And for the weight.
+pub(super) fn conv_backward_weight(
+    on: &Gpu,
+    shape: &ConvShape,
+    [x, dy]: [&Tensor; 2],
+    precision: Precision,
+) -> Memory {
+    if conv_product::takes_backward_weight(on, shape, precision) {
+        return conv_product::backward_weight(shape, x.rounded(on), dy.rounded(on));
+    }
+    conv::backward_weight(shape, x.memory(on), dy.memory(on), precision)
+}
 
 fn affine<'a>(on: &Gpu, gamma: &'a Tensor, beta: &'a Tensor) -> Affine<'a> {
     Affine {
