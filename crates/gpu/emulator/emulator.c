@@ -92,6 +92,16 @@ void load_transposed(unsigned *parts, const uint4 *row) {
     warp_barrier();
 }
 
+float of_lane(float value, int mask) {
+    static float values[MOST_THREADS];
+    unsigned me = threadIdx.x;
+    values[me] = value;
+    warp_barrier();
+    float of_other = values[me ^ (unsigned)mask];
+    warp_barrier();
+    return of_other;
+}
+
 // Lets thread t run to its next barrier or its end.
 static void go_on(unsigned t) {
     threadIdx.x = t;

@@ -1,9 +1,5 @@
 // The gradient of a convolution's weight on the matrix units, from bf16 in f32 sums.
 
-// A tile in shared memory has 64 bf16 of a place in a row, as eight chunks of 16 bytes. Chunks change places from row to row
-// so that a warp's threads read from different banks.
-DEVICE int place_chunk_at(int place, int chunk) { return place * 8 + (chunk ^ place % 8); }
-
 // x [B, h, w, C] and dy [B, h', w', O], both bf16, C and O multiples of 8 → dw [parts, O, k, k, C]: a block of 128 threads sums
 // 64 outputs × 64 channels of one of the k·k neighbours over some of the places, 64 in a step, and writes them into a part of
 // the result of its own. Each of 4 warps makes 32 × 32.
@@ -46,7 +42,7 @@ KERNEL(conv_weight_gradient) {
                 int y = (int)(row % out_h) * stride - top + ky, column = (int)(place % out_w) * stride - left + kx;
                 int inside = there && channel < c && y >= 0 && y < h && column >= 0 && column < w;
                 size_t at = (((size_t)(row / out_h) * h + y) * w + column) * c + channel;
-                int to = place_chunk_at(line + 16 * i, chunk);
+                int to = chunk_of_64(line + 16 * i, chunk);
                 copy_later(&tiles_x[side][to], inside ? x + at : x, inside);
                 there = there && output < outputs;
                 copy_later(&tiles_dy[side][to], there ? dy + (size_t)place * outputs + output : dy, there);
@@ -54,17 +50,10 @@ KERNEL(conv_weight_gradient) {
         }
         if (step < 0 || !busy) continue;
         const uint4 *tile_x = tiles_x[step % 2], *tile_dy = tiles_dy[step % 2];
-        int matrix = lane / 8, line_of = lane % 8;
         UNROLL for (int first = 0; first < 64; first += 16) {
             unsigned of_dy[2][4], of_x[2][4];
-            UNROLL for (int i = 0; i < 2; i++) {
-                int place = first + matrix / 2 * 8 + line_of, at = (rows + 16 * i) / 8 + matrix % 2;
-                load_transposed(of_dy[i], &tile_dy[place_chunk_at(place, at)]);
-            }
-            UNROLL for (int j = 0; j < 2; j++) {
-                int place = first + matrix % 2 * 8 + line_of, at = (columns + 16 * j) / 8 + matrix / 2;
-                load_transposed(of_x[j], &tile_x[place_chunk_at(place, at)]);
-            }
+            UNROLL for (int i = 0; i < 2; i++) columns_of_64_first(of_dy[i], tile_dy, first, rows / 8 + 2 * i);
+            UNROLL for (int j = 0; j < 2; j++) columns_of_64(of_x[j], tile_x, first, columns / 8 + 2 * j);
             UNROLL for (int i = 0; i < 2; i++)
                 UNROLL for (int j = 0; j < 4; j++) mma_bf16(sums[i][j], of_dy[i], &of_x[j / 2][j % 2 * 2]);
         }

@@ -14,17 +14,6 @@ KERNEL(conv_weight) {
     }
 }
 
-// A tile in shared memory has 32 bf16 along k in a row, as four chunks of 16 bytes. Chunks change places from row to row so
-// that a warp's threads read from different banks.
-DEVICE int chunk_at(int row, int chunk) { return row * 4 + (chunk ^ row / 2 % 4); }
-
-// What this thread has of eight rows from `first` on, at 16 of k from chunk `chunk` on: pairs q and q + 4 of row g.
-DEVICE void read_rows(unsigned *pairs, const uint4 *tile, int first, int chunk) {
-    int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    pairs[0] = ((const unsigned *)&tile[chunk_at(first + g, chunk)])[q];
-    pairs[1] = ((const unsigned *)&tile[chunk_at(first + g, chunk + 1)])[q];
-}
-
 // x [B, h, w, C] convolved with weight [O, k, k, C], both bf16, + bias + residual → [B, h', w', O]; C a multiple of 8, O even. A
 // block of 256 threads makes 256 places × 64 outputs; a step is 32 channels of one of the k·k neighbours. Each of 8 warps
 // makes 64 × 32.
@@ -75,11 +64,11 @@ KERNEL(conv_product) {
             UNROLL for (int i = 0; i < 4; i++) {
                 int y = ys[i] + ky, column = xs[i] + kx;
                 int inside = here && y >= 0 && y < h && column >= 0 && column < w;
-                copy_later(&tiles_x[side][chunk_at(line + 64 * i, chunk)], inside ? from[i] + neighbour : x, inside);
+                copy_later(&tiles_x[side][chunk_of_32(line + 64 * i, chunk)], inside ? from[i] + neighbour : x, inside);
             }
             int known = here && output < outputs;
             const unsigned short *of_tap = weights + (ky * k + kx) * c + channel;
-            copy_later(&tiles_w[side][chunk_at(line, chunk)], known ? of_tap : weight, known);
+            copy_later(&tiles_w[side][chunk_of_32(line, chunk)], known ? of_tap : weight, known);
             first += 32;
             if (first >= c) {
                 first = 0;
@@ -93,11 +82,11 @@ KERNEL(conv_product) {
         const uint4 *tile_x = tiles_x[step % 2], *tile_w = tiles_w[step % 2];
         UNROLL for (int half = 0; half < 4; half += 2) {
             unsigned of_w[4][2];
-            UNROLL for (int j = 0; j < 4; j++) read_rows(of_w[j], tile_w, columns + 8 * j, half);
+            UNROLL for (int j = 0; j < 4; j++) rows_of_32(of_w[j], tile_w, columns + 8 * j, half);
             UNROLL for (int i = 0; i < 4; i++) {
                 unsigned upper[2], lower[2];
-                read_rows(upper, tile_x, rows + 16 * i, half);
-                read_rows(lower, tile_x, rows + 16 * i + 8, half);
+                rows_of_32(upper, tile_x, rows + 16 * i, half);
+                rows_of_32(lower, tile_x, rows + 16 * i + 8, half);
                 unsigned of_x[4] = {upper[0], lower[0], upper[1], lower[1]};
                 UNROLL for (int j = 0; j < 4; j++) mma_bf16(sums[i][j], of_x, of_w[j]);
             }

@@ -64,5 +64,8 @@ static __device__ inline void load_transposed(unsigned *parts, const uint4 *row)
 #endif
 }
 
+// What the thread of the same warp has whose number differs in the bits of `mask`.
+static __device__ inline float of_lane(float value, int mask) { return __shfl_xor_sync(0xffffffff, value, mask); }
+
 #define UNROLL _Pragma("unroll")
 

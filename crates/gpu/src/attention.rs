@@ -1,9 +1,9 @@
-//! Attention, with the matrix of scores in memory: `[heads, B, Sq, Sk]`.
+//! Attention: [without the matrix of scores in memory](flash_attention) where that can be, else with it, `[heads, B, Sq, Sk]`.
 
 use velatura_kernels::attention::AttentionShape;
 
 use crate::matmul::Product;
-use crate::{Gpu, Memory};
+use crate::{Gpu, Memory, flash_attention};
 
 /// What one of a head's five products multiplies: matrices of places × places, and of places × a head's numbers.
 #[derive(Clone, Copy)]
@@ -76,8 +76,12 @@ fn scale(shape: &AttentionShape) -> f32 {
     1.0 / (shape.head_dim as f32).sqrt()
 }
 
-/// softmax(q·kᵀ / √D)·v for each head, q `[B, Sq, heads·D]`, k and v `[B, Sk, heads·D]`; and the probabilities.
+/// softmax(q·kᵀ / √D)·v for each head, q `[B, Sq, heads·D]`, k and v `[B, Sk, heads·D]`; and what [`backward`] needs, the
+/// probabilities or their sums.
 pub fn forward(shape: &AttentionShape, q: &Memory, k: &Memory, v: &Memory) -> [Memory; 2] {
+    if flash_attention::takes(q.gpu(), shape) {
+        return flash_attention::forward(shape, q, k, v);
+    }
     let gpu = q.gpu();
     let (p, out) = (scores(gpu, shape), gpu.allocate(q.len()));
     product(shape, Kind::Scores, scale(shape), q, k, &p);
@@ -94,13 +98,16 @@ pub fn forward(shape: &AttentionShape, q: &Memory, k: &Memory, v: &Memory) -> [M
     [out, p]
 }
 
-/// The gradients of q, k and v.
+/// The gradients of q, k and v, from what [`forward`] gave.
 pub fn backward(
     shape: &AttentionShape,
     [q, k, v]: [&Memory; 3],
-    p: &Memory,
+    [out, p]: [&Memory; 2],
     dy: &Memory,
 ) -> [Memory; 3] {
+    if flash_attention::takes(q.gpu(), shape) {
+        return flash_attention::backward(shape, [q, k, v], [out, p], dy);
+    }
     let gpu = q.gpu();
     let [dq, dk, dv] = [q, k, v].map(|x| gpu.allocate(x.len()));
     product(shape, Kind::ForKeys, 1.0, p, dy, &dv);

@@ -8,11 +8,13 @@ use cudarc::nvrtc::sys;
 /// What all kernels are compiled from.
 const SOURCE: &str = concat!(
     include_str!("../kernels/cuda.h"),
+    include_str!("../kernels/bf16_tiles.cu"),
     include_str!("../kernels/common.cu"),
     include_str!("../kernels/conv.cu"),
     include_str!("../kernels/conv_gradient.cu"),
     include_str!("../kernels/conv_product.cu"),
     include_str!("../kernels/elementwise.cu"),
+    include_str!("../kernels/flash_attention.cu"),
     include_str!("../kernels/layout.cu"),
     include_str!("../kernels/norm.cu"),
     include_str!("../kernels/optimizer.cu"),

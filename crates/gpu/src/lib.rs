@@ -18,6 +18,7 @@ pub mod elementwise;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod error;
+pub mod flash_attention;
 pub mod layout;
 pub mod matmul;
 pub mod norm;

@@ -47,7 +47,7 @@ fn attention_is_that_of_the_processor(shape: AttentionShape) {
     processor::backward(
         &shape, &q, &k, &v, &out, &lse, &dy, &mut dq, &mut dk, &mut dv,
     );
-    let got = card::backward(&shape, [&q_card, &k_card, &v_card], &p, &dy_card);
+    let got = card::backward(&shape, [&q_card, &k_card, &v_card], [&y, &p], &dy_card);
     for (name, got, want) in [
         ("q", &got[0], &dq),
         ("k", &got[1], &dk),

@@ -128,13 +128,14 @@ pub(super) fn layer_norm(
 
 pub(super) fn attention(on: &Gpu, shape: &AttentionShape, inputs: [&Tensor; 3]) -> Tensor {
     let [q, k, v] = inputs.map(|x| x.memory(on));
-    let [out, probabilities] = kernel::forward(shape, q, k, v);
+    let [out, sums] = kernel::forward(shape, q, k, v);
     let mut out = Tensor::from_memory(out, inputs[0].shape());
-    let kept = inputs.map(Clone::clone);
+    let (result, kept) = (out.clone(), inputs.map(Clone::clone));
     let (on, shape) = (on.clone(), *shape);
     out.record(&inputs, move |dy, gradients| {
         let [q, k, v] = kept.each_ref().map(|x| x.memory(&on));
-        let d = kernel::backward(&shape, [q, k, v], &probabilities, dy.memory(&on));
+        let from = [result.memory(&on), &sums];
+        let d = kernel::backward(&shape, [q, k, v], from, dy.memory(&on));
         for (x, dx) in kept.iter().zip(d) {
             gradients.add(x.node(), || Tensor::from_memory(dx, x.shape()));
         }
