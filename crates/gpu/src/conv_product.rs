@@ -1,4 +1,4 @@
-//! Convolution on the matrix units, without the views in memory. Feature maps come in bf16, as
+//! Convolution on the matrix units, without the views in memory; a linear layer is one that sees one place. Feature maps come in bf16, as
 //! [`round_bf16`](crate::elementwise::round_bf16) makes them; sums and results are f32.
 
 use velatura_kernels::conv::ConvShape;
@@ -122,10 +122,15 @@ fn turned(shape: &ConvShape) -> ConvShape {
     }
 }
 
-/// The gradient of x, for a stride of 1; dy in bf16.
-pub fn backward_input(shape: &ConvShape, dy: &Memory, weight: &Memory) -> Memory {
+/// The gradient of x, for a stride of 1, plus what is there `before`; dy in bf16.
+pub fn backward_input(
+    shape: &ConvShape,
+    dy: &Memory,
+    weight: &Memory,
+    before: Option<&Memory>,
+) -> Memory {
     let weight = weight_bf16(shape, weight, true);
-    product(&turned(shape), dy, &weight, None, None)
+    product(&turned(shape), dy, &weight, None, before)
 }
 
 /// The gradient of the weight `[O, I, k, k]`; x and dy in bf16.

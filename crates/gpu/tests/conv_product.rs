@@ -27,6 +27,7 @@ fn shapes() -> Vec<ConvShape> {
         shape((3, 9, 8), (40, 72), (3, 1), same),
         shape((1, 23, 14), (72, 40), (3, 1), same),
         shape((2, 30, 18), (104, 136), (3, 1), same),
+        shape((1, 1, 300), (40, 72), (1, 1), [0; 4]),
         shape((1, 6, 5), (8, 16), (3, 1), [0, 2, 2, 0]),
         shape((2, 10, 8), (24, 16), (3, 2), same),
         shape((2, 8, 12), (16, 24), (3, 2), [0, 1, 0, 1]),
@@ -53,14 +54,15 @@ fn these_shapes_are_taken_and_others_are_not() {
 fn products_on_the_matrix_units_are_convolutions() {
     let gpu = Gpu::for_tests();
     for s in shapes() {
-        let (places, taps) = (s.batch * s.out_height() * s.out_width(), 9);
+        let places = s.batch * s.out_height() * s.out_width();
+        let taps = s.kernel * s.kernel;
         let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
         let weight = coarse(s.out_channels * s.in_channels * taps, 2);
         let (bias, residual) = (
             random(s.out_channels, 3),
             random(places * s.out_channels, 4),
         );
-        let sizes = (s.out_channels, s.in_channels, 3);
+        let sizes = (s.out_channels, s.in_channels, s.kernel);
         let packed = PackedConv::new(&weight, sizes, F32, Algorithm::Direct);
         let [xs, w, b, r] = [&x, &weight, &bias, &residual].map(|values| gpu.upload(values));
         for added in [false, true] {
@@ -83,9 +85,9 @@ fn their_gradients_are_those_of_convolutions() {
     for s in shapes() {
         let places = s.batch * s.out_height() * s.out_width();
         let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
-        let weight = coarse(s.out_channels * s.in_channels * 9, 2);
+        let weight = coarse(s.out_channels * s.in_channels * s.kernel * s.kernel, 2);
         let dy = coarse(places * s.out_channels, 5);
-        let sizes = (s.out_channels, s.in_channels, 3);
+        let sizes = (s.out_channels, s.in_channels, s.kernel);
         let packed = PackedConv::for_input_gradient(&weight, sizes, F32, Algorithm::Direct);
         let (mut dx, mut dw) = (zeros(x.len()), zeros(weight.len()));
         conv::backward_input(&s, &dy, &packed, &mut dx);
@@ -93,8 +95,12 @@ fn their_gradients_are_those_of_convolutions() {
         let w = gpu.upload(&weight);
         let [xs, dys] = [&x, &dy].map(|values| round_bf16(&gpu.upload(values)));
         if s.stride == 1 {
-            let got = card::backward_input(&s, &dys, &w);
+            let got = card::backward_input(&s, &dys, &w, None);
             assert_close(&format!("dx of {s:?}"), &got, &dx);
+            let before = random(x.len(), 6);
+            let sum: Vec<f32> = dx.iter().zip(&before).map(|(dx, x)| dx + x).collect();
+            let got = card::backward_input(&s, &dys, &w, Some(&gpu.upload(&before)));
+            assert_close(&format!("dx of {s:?}, added"), &got, &sum);
         }
         let got = card::backward_weight(&s, &xs, &dys);
         assert_close(&format!("dw of {s:?}"), &got, &dw);

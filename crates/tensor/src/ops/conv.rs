@@ -90,7 +90,7 @@ impl Tensor {
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
             gradients.add(x.node(), || {
-                let on_gpu = |on: &Gpu| on_gpu::conv_backward_input(on, &shape, dy, &weight);
+                let on_gpu = |on: &Gpu| on_gpu::conv_backward_input(on, &shape, dy, &weight, None);
                 Tensor::computed(x.shape(), on_gpu, |dx| {
                     let packed = weight.for_input_gradient(Some(&shape));
                     let _note = note("input", &shape, precision);

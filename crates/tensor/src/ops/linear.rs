@@ -1,8 +1,9 @@
 //! The linear layer and the embedding table.
 
+use super::on_gpu;
 use crate::weight::Packed;
 use crate::{Gpu, Parameter, Tensor, Weight, device};
-use velatura_gpu::{layout, matmul as gpu};
+use velatura_gpu::layout;
 use velatura_kernels::elementwise::sum_rows;
 use velatura_kernels::gemm::{
     Epilogue, PackedMatrix, matmul_geglu, matmul_packed, weight_gradient,
@@ -52,13 +53,10 @@ impl Tensor {
         let residual_node = residual.map(|r| r.node().clone()).unwrap_or_default();
         let weight = weight.clone();
         out.record(&on_tape, move |dy, gradients| {
-            let sizes = [rows, inputs, outputs];
+            let pointwise = on_gpu::pointwise([rows, inputs, outputs]);
             gradients.add_onto(x.node(), |before| {
-                let on_gpu = |on: &Gpu| {
-                    let (dy, w) = (dy.memory(on), weight.tensor());
-                    let before = before.map(|before| before.memory(on));
-                    gpu::linear_input_gradient(sizes, dy, w.memory(on), before, weight.precision())
-                };
+                let on_gpu =
+                    |on: &Gpu| on_gpu::conv_backward_input(on, &pointwise, dy, &weight, before);
                 Tensor::computed(x.shape(), on_gpu, |dx| {
                     let packed = weight.for_input_gradient(None);
                     let epilogue = Epilogue {
@@ -78,10 +76,9 @@ impl Tensor {
                         2.0 * rows as f64 * (inputs * outputs) as f64,
                     )
                 });
-                let on_gpu = |on: &Gpu| {
-                    let (dy, x) = (dy.memory(on), x.memory(on));
-                    gpu::linear_weight_gradient(sizes, dy, x, weight.precision())
-                };
+                let precision = weight.precision();
+                let on_gpu =
+                    |on: &Gpu| on_gpu::conv_backward_weight(on, &pointwise, [&x, dy], precision);
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let (dy, x) = (dy.as_slice(), x.as_slice());
                     let db = bias_sums.insert(vec![0.0; outputs]);
@@ -128,20 +125,9 @@ impl Tensor {
             assert_eq!(residual.shape(), shape, "a residual of {shape:?}");
         }
         let bias = bias.map(Parameter::value);
-        let on_gpu = |on: &Gpu| {
-            let (w, precision) = (weight.tensor(), weight.precision());
-            let bias = bias.as_ref().map(|bias| bias.memory(on));
-            let residual = residual.map(|residual| residual.memory(on));
-            let sizes = [rows, weight.shape()[1], weight.shape()[0]];
-            gpu::linear(
-                sizes,
-                self.memory(on),
-                w.memory(on),
-                bias,
-                residual,
-                precision,
-            )
-        };
+        let pointwise = on_gpu::pointwise([rows, weight.shape()[1], weight.shape()[0]]);
+        let on_gpu =
+            |on: &Gpu| on_gpu::conv(on, &pointwise, self, weight, [bias.as_ref(), residual]);
         Tensor::computed(&shape, on_gpu, |out| {
             let packed = weight.forward(None);
             let epilogue = Epilogue {

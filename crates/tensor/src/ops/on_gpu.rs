@@ -1,14 +1,28 @@
-//! Convolutions, norms and attention on a graphics card: there they keep other things for the way back than on the processor.
+//! Products, norms and attention on a graphics card, which keeps other things for the way back than the processor.
 
 use velatura_gpu::norm::{self, Affine, Gradients};
-use velatura_gpu::{Gpu, Memory, attention as kernel, conv, conv_product};
+use velatura_gpu::{Gpu, Memory, attention as kernel, conv, conv_product, matmul};
 use velatura_kernels::attention::AttentionShape;
 use velatura_kernels::conv::ConvShape;
 use velatura_kernels::norm::GroupNormShape;
 
-use crate::{Precision, Tensor, Weight, tape};
+use crate::{Padding, Precision, Tensor, Weight, tape};
 
-/// The convolution of x, on the matrix units where they can take it.
+/// A linear layer's sizes as those of a convolution that sees one place.
+pub(super) fn pointwise([rows, in_channels, out_channels]: [usize; 3]) -> ConvShape {
+    ConvShape {
+        batch: 1,
+        height: 1,
+        width: rows,
+        in_channels,
+        out_channels,
+        kernel: 1,
+        stride: 1,
+        padding: Padding::default(),
+    }
+}
+
+/// x convolved with the weight, plus bias and residual; on the matrix units where they can take it.
 pub(super) fn conv(
     on: &Gpu,
     shape: &ConvShape,
@@ -22,22 +36,32 @@ pub(super) fn conv(
     if conv_product::takes(on, shape, precision) {
         return conv_product::forward(shape, x.rounded(on), w, bias, residual);
     }
-    conv::forward(shape, x.memory(on), w, bias, residual, precision)
+    let x = x.memory(on);
+    if shape.kernel == 1 {
+        return matmul::linear(matrix(shape), x, w, bias, residual, precision);
+    }
+    conv::forward(shape, x, w, bias, residual, precision)
 }
 
-/// Its gradient for the input.
+/// Its gradient for the input, plus what is there `before`, which only linear layers have.
 pub(super) fn conv_backward_input(
     on: &Gpu,
     shape: &ConvShape,
     dy: &Tensor,
     weight: &Weight,
+    before: Option<&Tensor>,
 ) -> Memory {
+    let before = before.map(|before| before.memory(on));
     let (w, precision) = (weight.tensor(), weight.precision());
     let w = w.memory(on);
     if conv_product::takes_backward_input(on, shape, precision) {
-        return conv_product::backward_input(shape, dy.rounded(on), w);
+        return conv_product::backward_input(shape, dy.rounded(on), w, before);
     }
-    conv::backward_input(shape, dy.memory(on), w, precision)
+    let dy = dy.memory(on);
+    if shape.kernel == 1 {
+        return matmul::linear_input_gradient(matrix(shape), dy, w, before, precision);
+    }
+    conv::backward_input(shape, dy, w, precision)
 }
 
 /// And for the weight.
@@ -50,7 +74,20 @@ pub(super) fn conv_backward_weight(
     if conv_product::takes_backward_weight(on, shape, precision) {
         return conv_product::backward_weight(shape, x.rounded(on), dy.rounded(on));
     }
-    conv::backward_weight(shape, x.memory(on), dy.memory(on), precision)
+    let (x, dy) = (x.memory(on), dy.memory(on));
+    if shape.kernel == 1 {
+        return matmul::linear_weight_gradient(matrix(shape), dy, x, precision);
+    }
+    conv::backward_weight(shape, x, dy, precision)
+}
+
+/// Rows, inputs and outputs.
+fn matrix(shape: &ConvShape) -> [usize; 3] {
+    [
+        shape.batch * shape.height * shape.width,
+        shape.in_channels,
+        shape.out_channels,
+    ]
 }
 
 fn affine<'a>(on: &Gpu, gamma: &'a Tensor, beta: &'a Tensor) -> Affine<'a> {
