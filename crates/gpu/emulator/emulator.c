@@ -92,6 +92,17 @@ void load_transposed(unsigned *parts, const uint4 *row) {
     warp_barrier();
 }
 
+float warp_sum(float value) {
+    static float values[MOST_THREADS];
+    unsigned me = threadIdx.x, first = me - me % 32;
+    values[me] = value;
+    warp_barrier();
+    float sum = 0.0f;
+    for (unsigned t = first; t < first + 32; t++) sum += values[t];
+    warp_barrier();
+    return sum;
+}
+
 // Lets thread t run to its next barrier or its end.
 static void go_on(unsigned t) {
     threadIdx.x = t;

@@ -41,6 +41,7 @@ typedef struct {
 unsigned pack_bf16(float first, float second);
 void mma_bf16(float *c, const unsigned *a, const unsigned *b);
 void load_transposed(unsigned *parts, const uint4 *row);
+float warp_sum(float value);
 
 // Here copies are done at once.
 static inline void copy_later(uint4 *to, const void *from, int there) {

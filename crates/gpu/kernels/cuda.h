@@ -64,5 +64,11 @@ static __device__ inline void load_transposed(unsigned *parts, const uint4 *row)
 #endif
 }
 
+// The sum of a warp's numbers, which all its threads get.
+static __device__ inline float warp_sum(float value) {
+    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffff, value, distance);
+    return value;
+}
+
 #define UNROLL _Pragma("unroll")
 
