@@ -16,7 +16,7 @@ pub(crate) const THREADS: usize = 256;
 /// Blocks that one launch is cut into at most; their threads then take several elements each.
 const MOST_BLOCKS: usize = 1 << 16;
 
-/// Places that a block takes of a sample at a time where it only maps numbers: eight a thread.
+/// Places that a block takes of a sample at a time where it only maps numbers: four a thread.
 pub(crate) const PLACES: usize = 64;
 
 /// A graphics card. Cloning shares it.
@@ -144,7 +144,7 @@ impl Gpu {
     /// `len` times `value`.
     pub fn filled(&self, len: usize, value: f32) -> Memory {
         let memory = self.allocate(len);
-        self.each("fill", len, &[memory.all()], &[], &[value]);
+        self.fours("fill", [1, len], &[memory.all()], &[], &[value]);
         memory
     }
 
@@ -172,7 +172,27 @@ impl Gpu {
         self.launch(kernel, [blocks, THREADS], pointers, &all, fractions);
     }
 
-    /// Launches a kernel over x `[samples, places, C]`, a block for 32 channels of `chunk` places; places, C and chunk are
+    /// Launches a kernel that takes four numbers of `rows × columns` at a time; how often it does that and the columns are
+    /// its first numbers.
+    pub(crate) fn fours(
+        &self,
+        kernel: &'static str,
+        [rows, columns]: [usize; 2],
+        pointers: &[Pointer],
+        numbers: &[usize],
+        fractions: &[f32],
+    ) {
+        let all = [&[columns], numbers].concat();
+        self.each(
+            kernel,
+            rows * columns.div_ceil(4),
+            pointers,
+            &all,
+            fractions,
+        );
+    }
+
+    /// Launches a kernel over x `[samples, places, C]`, a block for 64 channels of `chunk` places; places, C and chunk are
     /// its first numbers.
     pub(crate) fn tiles(
         &self,
@@ -181,7 +201,7 @@ impl Gpu {
         pointers: &[Pointer],
         numbers: &[usize],
     ) {
-        let blocks = samples * places.div_ceil(chunk) * channels.div_ceil(32);
+        let blocks = samples * places.div_ceil(chunk) * channels.div_ceil(64);
         let all = [&[places, channels, chunk], numbers].concat();
         self.launch(kernel, [blocks, THREADS], pointers, &all, &[]);
     }
@@ -271,7 +291,7 @@ impl Memory {
         let copy = self.gpu.allocate(self.len);
         let pointers = [self.all(), copy.all()];
         self.gpu
-            .each("scale", self.len, &pointers, &[], &[1.0, 0.0]);
+            .fours("scale", [1, self.len], &pointers, &[], &[1.0, 0.0]);
         copy
     }
 

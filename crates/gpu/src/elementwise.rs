@@ -6,7 +6,7 @@ use crate::device::{PLACES, THREADS};
 use crate::{Gpu, Memory};
 
 /// Blocks of a sum over everything, at most; each gives a number for the host to add.
-const SUM_BLOCKS: usize = 256;
+const SUM_BLOCKS: usize = 1024;
 
 /// Rows that one block of a sum over rows takes.
 const CHUNK: usize = 256;
@@ -16,7 +16,8 @@ pub fn combine(a: f32, x: &Memory, b: f32, y: &Memory) -> Memory {
     assert_eq!(x.len(), y.len(), "combine");
     let out = x.gpu().allocate(x.len());
     let pointers = [x.all(), y.all(), out.all()];
-    x.gpu().each("combine", x.len(), &pointers, &[], &[a, b]);
+    x.gpu()
+        .fours("combine", [1, x.len()], &pointers, &[], &[a, b]);
     out
 }
 
@@ -34,14 +35,15 @@ pub fn accumulate(x: &mut Memory, y: &Memory) {
     assert_eq!(x.len(), y.len(), "accumulate");
     let pointers = [x.all(), y.all(), x.all()];
     x.gpu()
-        .each("combine", x.len(), &pointers, &[], &[1.0, 1.0]);
+        .fours("combine", [1, x.len()], &pointers, &[], &[1.0, 1.0]);
 }
 
 /// a·x + b
 pub fn scale(x: &Memory, a: f32, b: f32) -> Memory {
     let out = x.gpu().allocate(x.len());
     let pointers = [x.all(), out.all()];
-    x.gpu().each("scale", x.len(), &pointers, &[], &[a, b]);
+    x.gpu()
+        .fours("scale", [1, x.len()], &pointers, &[], &[a, b]);
     out
 }
 
@@ -50,7 +52,8 @@ pub fn multiply(a: f32, x: &Memory, y: &Memory) -> Memory {
     assert_eq!(x.len(), y.len(), "multiply");
     let out = x.gpu().allocate(x.len());
     let pointers = [x.all(), y.all(), out.all()];
-    x.gpu().each("multiply", x.len(), &pointers, &[], &[a]);
+    x.gpu()
+        .fours("multiply", [1, x.len()], &pointers, &[], &[a]);
     out
 }
 
@@ -60,7 +63,8 @@ pub fn scale_samples(x: &Memory, factors: &[f32]) -> Memory {
     let (out, uploaded) = (gpu.allocate(x.len()), gpu.upload(factors));
     let pointers = [x.all(), uploaded.all(), out.all()];
     let sample = x.len() / factors.len().max(1);
-    gpu.each("scale_samples", x.len(), &pointers, &[sample], &[]);
+    let sizes = [factors.len(), sample];
+    gpu.fours("scale_samples", sizes, &pointers, &[], &[]);
     out
 }
 
@@ -75,20 +79,22 @@ pub fn add_channels(x: &Memory, e: &Memory, places: usize, channels: usize) -> M
 
 /// The gradient of `e` in [`add_channels`]: `[B, C]`.
 pub fn add_channels_gradient(dy: &Memory, batch: usize, places: usize, channels: usize) -> Memory {
-    if places == 0 {
-        return dy.gpu().filled(batch * channels, 0.0);
-    }
-    sum_pieces(dy, [batch, places, channels, places])
+    sum_places(dy, [batch, places, channels])
 }
 
 /// The sum over the rows of x `[rows, C]`.
 pub fn sum_rows(x: &Memory, rows: usize, channels: usize) -> Memory {
-    match rows.div_ceil(CHUNK) {
-        0 => x.gpu().filled(channels, 0.0),
-        1 => sum_pieces(x, [1, rows, channels, CHUNK]),
+    sum_places(x, [1, rows, channels])
+}
+
+/// The sum over the places of each sample of x `[samples, places, C]`.
+fn sum_places(x: &Memory, [samples, places, channels]: [usize; 3]) -> Memory {
+    match places.div_ceil(CHUNK) {
+        0 => x.gpu().filled(samples * channels, 0.0),
+        1 => sum_pieces(x, [samples, places, channels, CHUNK]),
         pieces => {
-            let sums = sum_pieces(x, [1, rows, channels, CHUNK]);
-            sum_rows(&sums, pieces, channels)
+            let sums = sum_pieces(x, [samples, places, channels, CHUNK]);
+            sum_places(&sums, [samples, pieces, channels])
         }
     }
 }
@@ -109,7 +115,7 @@ pub fn sums(gpu: &Gpu, arrays: &[&Memory], squared: bool) -> Vec<f64> {
     let partial = gpu.allocate(arrays.iter().map(|x| blocks(x)).sum());
     let mut start = 0;
     for x in arrays {
-        let numbers = [x.len(), usize::from(squared), start];
+        let numbers = [x.len().div_ceil(4), x.len(), usize::from(squared), start];
         let pointers = [x.all(), partial.all()];
         gpu.launch("sums", [blocks(x), THREADS], &pointers, &numbers, &[]);
         start += blocks(x);
@@ -137,8 +143,13 @@ fn number(activation: Activation) -> usize {
 pub fn activation(activation: Activation, x: &Memory) -> Memory {
     let out = x.gpu().allocate(x.len());
     let numbers = [number(activation)];
-    x.gpu()
-        .each("activate", x.len(), &[x.all(), out.all()], &numbers, &[]);
+    x.gpu().fours(
+        "activate",
+        [1, x.len()],
+        &[x.all(), out.all()],
+        &numbers,
+        &[],
+    );
     out
 }
 
@@ -146,9 +157,9 @@ pub fn activation(activation: Activation, x: &Memory) -> Memory {
 pub fn activation_backward(activation: Activation, x: &Memory, dy: &Memory) -> Memory {
     let dx = x.gpu().allocate(x.len());
     let pointers = [x.all(), dy.all(), dx.all()];
-    x.gpu().each(
+    x.gpu().fours(
         "activate_backward",
-        x.len(),
+        [1, x.len()],
         &pointers,
         &[number(activation)],
         &[],
@@ -159,8 +170,9 @@ pub fn activation_backward(activation: Activation, x: &Memory, dy: &Memory) -> M
 /// value · gelu(gate) of `[rows, 2·columns]` = value | gate.
 pub fn geglu(x: &Memory, columns: usize) -> Memory {
     let out = x.gpu().allocate(x.len() / 2);
+    let sizes = [out.len() / columns, columns];
     x.gpu()
-        .each("geglu", out.len(), &[x.all(), out.all()], &[columns], &[]);
+        .fours("geglu", sizes, &[x.all(), out.all()], &[], &[]);
     out
 }
 
@@ -168,7 +180,7 @@ pub fn geglu(x: &Memory, columns: usize) -> Memory {
 pub fn geglu_backward(x: &Memory, dy: &Memory, columns: usize) -> Memory {
     let dx = x.gpu().allocate(x.len());
     let pointers = [x.all(), dy.all(), dx.all()];
-    x.gpu()
-        .each("geglu_backward", dy.len(), &pointers, &[columns], &[]);
+    let sizes = [dy.len() / columns, columns];
+    x.gpu().fours("geglu_backward", sizes, &pointers, &[], &[]);
     dx
 }

@@ -33,7 +33,8 @@ pub fn copy(count: usize, from: &Memory, start: usize, to: &mut Memory, to_start
         "copy"
     );
     let pointers = [from.at(start), to.at(to_start)];
-    from.gpu().each("scale", count, &pointers, &[], &[1.0, 0.0]);
+    from.gpu()
+        .fours("scale", [1, count], &pointers, &[], &[1.0, 0.0]);
 }
 
 /// Each of a batch of matrices `[rows, columns]` transposed.
@@ -48,11 +49,11 @@ pub fn swap_axes(x: &Memory, rows: usize, columns: usize) -> Memory {
 /// Each place of x `[B, h, w, C]` four times.
 pub fn upsample_nearest2x(x: &Memory, [h, w, c]: [usize; 3]) -> Memory {
     let out = x.gpu().allocate(4 * x.len());
-    x.gpu().each(
+    x.gpu().fours(
         "upsample",
-        out.len(),
+        [out.len() / c, c],
         &[x.all(), out.all()],
-        &[h, w, c],
+        &[h, w],
         &[],
     );
     out
@@ -61,11 +62,11 @@ pub fn upsample_nearest2x(x: &Memory, [h, w, c]: [usize; 3]) -> Memory {
 /// Its gradient, `[B, h, w, C]`.
 pub fn upsample_nearest2x_backward(dy: &Memory, [h, w, c]: [usize; 3]) -> Memory {
     let dx = dy.gpu().allocate(dy.len() / 4);
-    dy.gpu().each(
+    dy.gpu().fours(
         "upsample_backward",
-        dx.len(),
+        [dx.len() / c, c],
         &[dy.all(), dx.all()],
-        &[h, w, c],
+        &[h, w],
         &[],
     );
     dx
@@ -78,9 +79,10 @@ pub fn take_rows(table: &Memory, ids: &[u32], width: usize) -> Memory {
         .iter()
         .all(|&id| (id as usize + 1) * width <= table.len());
     assert!(known, "a row that the table has not");
+    let sizes = [ids.len(), width];
     let (out, ids) = (gpu.allocate(ids.len() * width), gpu.upload_indices(ids));
     let pointers = [table.all(), ids.all(), out.all()];
-    gpu.each("take_rows", out.len(), &pointers, &[width], &[]);
+    gpu.fours("take_rows", sizes, &pointers, &[], &[]);
     out
 }
 

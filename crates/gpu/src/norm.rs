@@ -2,12 +2,12 @@
 
 use velatura_kernels::norm::GroupNormShape;
 
-use crate::device::PLACES;
+use crate::device::{PLACES, THREADS};
 use crate::elementwise::sum_rows;
 use crate::{Memory, Pointer};
 
 /// Places of a sample that a block sums over.
-const SUMMED: usize = 512;
+const SUMMED: usize = 256;
 
 /// A norm's gamma and beta, `[C]` each.
 #[derive(Clone, Copy)]
@@ -142,7 +142,8 @@ pub fn layer_norm(
         out.all(),
         stats.all(),
     ];
-    gpu.launch("layer_norm", [rows, 32], &pointers, &[channels], &[eps]);
+    let blocks = [rows.div_ceil(THREADS / 32), THREADS];
+    gpu.launch("layer_norm", blocks, &pointers, &[rows, channels], &[eps]);
     [out, stats]
 }
 
@@ -167,11 +168,12 @@ pub fn layer_norm_backward(
         dx.all(),
         dy_hat.all(),
     ];
+    let blocks = [rows.div_ceil(THREADS / 32), THREADS];
     gpu.launch(
         "layer_norm_backward",
-        [rows, 32],
+        blocks,
         &pointers,
-        &[channels],
+        &[rows, channels],
         &[],
     );
     Gradients {

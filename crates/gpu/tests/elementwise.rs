@@ -63,7 +63,7 @@ fn arithmetic_is_that_of_the_processor() {
 #[test]
 fn samples_have_factors_of_their_own() {
     let gpu = Gpu::for_tests();
-    for (batch, sample) in [(1, 300), (3, 101), (5, 1)] {
+    for (batch, sample) in [(1, 300), (3, 101), (3, 64), (5, 1)] {
         let (x, factors) = (random(batch * sample, 1), random(batch, 2));
         let want: Vec<f32> = (0..x.len()).map(|i| x[i] * factors[i / sample]).collect();
         let got = card::scale_samples(&gpu.upload(&x), &factors);
@@ -74,7 +74,13 @@ fn samples_have_factors_of_their_own() {
 #[test]
 fn a_vector_per_sample_is_added_and_has_its_gradient() {
     let gpu = Gpu::for_tests();
-    for (batch, places, channels) in [(1, 1, 1), (2, 9, 33), (3, 300, 5), (1, 40, 70)] {
+    for (batch, places, channels) in [
+        (1, 1, 1),
+        (2, 9, 33),
+        (3, 300, 5),
+        (1, 40, 70),
+        (2, 80, 136),
+    ] {
         let len = batch * places * channels;
         let (x, e) = (random(len, 1), random(batch * channels, 2));
         let mut want = zeros(len);
@@ -111,7 +117,7 @@ fn nothing_has_vectors_of_zeros_as_gradient() {
 #[test]
 fn sums_over_rows_go_through_as_many_chunks_as_it_takes() {
     let gpu = Gpu::for_tests();
-    for (rows, channels) in [(1, 1), (7, 33), (256, 3), (257, 32), (600, 65)] {
+    for (rows, channels) in [(1, 1), (7, 33), (256, 3), (257, 32), (600, 65), (300, 132)] {
         let x = random(rows * channels, 1);
         let mut want = zeros(channels);
         processor::sum_rows(rows, channels, &x, &mut want);

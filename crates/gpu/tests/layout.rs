@@ -38,8 +38,15 @@ fn what_a_card_cannot_do_is_an_error_where_it_is_caught() {
 
 #[test]
 fn matrices_are_joined_and_cut_by_columns() {
+    joined_and_cut(5, 33);
+    // All multiples of four, and columns for more than one tile; then none of them.
+    joined_and_cut(20, 72);
+    joined_and_cut(18, 70);
+}
+
+fn joined_and_cut(left: usize, right: usize) {
     let gpu = Gpu::for_tests();
-    let (rows, left, right) = (23, 5, 33);
+    let rows = 83;
     let width = left + right;
     let (a, b) = (random(rows * left, 1), random(rows * right, 2));
     let whole = |width, start| Columns { width, start };
@@ -77,10 +84,13 @@ fn matrices_are_joined_and_cut_by_columns() {
 fn a_piece_is_copied_to_its_place_and_nowhere_else() {
     let gpu = Gpu::for_tests();
     let x = random(400, 1);
-    let mut to = gpu.filled(310, 7.0);
-    layout::copy(300, &gpu.upload(&x), 100, &mut to, 3);
-    let want = [&[7.0; 3][..], &x[100..], &[7.0; 7]].concat();
-    assert_same("a piece", &to, &want);
+    for (start, to_start) in [(100, 3), (99, 3), (100, 4)] {
+        let mut to = gpu.filled(310, 7.0);
+        layout::copy(300, &gpu.upload(&x), start, &mut to, to_start);
+        let mut want = [7.0; 310];
+        want[to_start..][..300].copy_from_slice(&x[start..][..300]);
+        assert_same("a piece", &to, &want);
+    }
 }
 
 #[test]
@@ -111,7 +121,7 @@ fn swapped_axes_are_those_of_a_plain_loop() {
 #[test]
 fn enlarging_twice_and_its_gradient_are_those_of_the_processor() {
     let gpu = Gpu::for_tests();
-    for (batch, h, w, c) in [(1, 1, 1, 1), (2, 3, 5, 33), (3, 4, 1, 2)] {
+    for (batch, h, w, c) in [(1, 1, 1, 1), (2, 3, 5, 33), (3, 4, 1, 2), (2, 3, 5, 36)] {
         let (x, dy) = (
             random(batch * h * w * c, 1),
             random(4 * batch * h * w * c, 2),
@@ -130,16 +140,14 @@ fn enlarging_twice_and_its_gradient_are_those_of_the_processor() {
 #[test]
 fn rows_are_taken_by_their_numbers() {
     let gpu = Gpu::for_tests();
-    let (rows, width) = (11, 33);
-    let table = random(rows * width, 1);
-    let ids = [10, 0, 3, 3, 7, 10];
-    let of = |&id: &u32| &table[id as usize * width..][..width];
-    let want: Vec<f32> = ids.iter().flat_map(of).copied().collect();
-    assert_same(
-        "rows",
-        &layout::take_rows(&gpu.upload(&table), &ids, width),
-        &want,
-    );
+    for width in [33, 36] {
+        let table = random(11 * width, 1);
+        let ids = [10, 0, 3, 3, 7, 10];
+        let of = |&id: &u32| &table[id as usize * width..][..width];
+        let want: Vec<f32> = ids.iter().flat_map(of).copied().collect();
+        let got = layout::take_rows(&gpu.upload(&table), &ids, width);
+        assert_same("rows", &got, &want);
+    }
 }
 
 #[test]

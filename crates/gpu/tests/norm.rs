@@ -75,6 +75,10 @@ fn group_norm_is_that_of_the_processor(
 fn a_norm_of_several_groups_is_that_of_the_processor() {
     group_norm_is_that_of_the_processor(2, 35, 40, 8);
     group_norm_is_that_of_the_processor(1, 300, 64, 32);
+    // Channels for several tiles: groups that four channels in a row do not fall into evenly, then a number of channels that is
+    // no multiple of four.
+    group_norm_is_that_of_the_processor(2, 70, 320, 32);
+    group_norm_is_that_of_the_processor(2, 70, 130, 10);
     // Places enough for more than one piece.
     group_norm_is_that_of_the_processor(2, 1100, 36, 12);
 }
@@ -97,7 +101,7 @@ fn a_norm_of_one_place_is_that_of_the_processor() {
 #[test]
 fn a_layer_norm_and_its_gradients_are_those_of_the_processor() {
     let gpu = Gpu::for_tests();
-    for (rows, columns) in [(1, 5), (7, 33), (3, 100), (300, 40)] {
+    for (rows, columns) in [(1, 5), (7, 33), (3, 100), (300, 40), (9, 320), (2, 1303)] {
         let len = rows * columns;
         let (x, dy, before) = (activations(len, 1), random(len, 2), random(len, 3));
         let (gamma, beta) = (activations(columns, 4), random(columns, 5));
