@@ -1,16 +1,5 @@
 // Group and layer normalisation, and sums over rows.
 
-// Block by block, sums of x, or of x²; the host adds up the blocks.
-KERNEL(sums) {
-    const float *x = a.p[0];
-    int squared = a.n[1];
-    SHARED float shared[1024];
-    float sum = 0.0f;
-    EACH(i, a.n[0]) sum += squared ? x[i] * x[i] : x[i];
-    sum = block_sum(sum, shared);
-    if (threadIdx.x == 0) a.p[1][a.n[2] + blockIdx.x] = sum;
-}
-
 // Over each piece of a sample's places: the sums of x [samples, places, C], a row for each piece.
 KERNEL(sum_rows) {
     const float *x = a.p[0];

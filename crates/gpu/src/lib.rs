@@ -20,6 +20,7 @@ mod emulator;
 mod error;
 pub mod layout;
 pub mod matmul;
+pub mod multi;
 pub mod norm;
 pub mod optimizer;
 
