@@ -1,19 +1,5 @@
 // Group and layer normalisation, and sums over rows.
 
-// Block by block, sums of x, or of x²; the host adds up the blocks.
-KERNEL(sums) {
-    int count = a.n[1], squared = a.n[2];
-    SHARED float shared[1024];
-    float sum = 0.0f;
-    EACH(i, a.n[0]) {
-        struct Four x = read_four(a.p[0] + 4 * (size_t)i, count - 4 * i);
-        UNROLL
-        for (int k = 0; k < 4; k++) sum += squared ? x.at[k] * x.at[k] : x.at[k];
-    }
-    sum = block_sum(sum, shared);
-    if (threadIdx.x == 0) a.p[1][a.n[3] + blockIdx.x] = sum;
-}
-
 // Over each piece of a sample's places: the sums of x [samples, places, C], a row for each piece.
 KERNEL(sum_rows) {
     int c = a.n[1];

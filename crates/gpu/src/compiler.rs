@@ -16,6 +16,7 @@ const SOURCE: &str = concat!(
     include_str!("../kernels/elementwise.cu"),
     include_str!("../kernels/flash_attention.cu"),
     include_str!("../kernels/layout.cu"),
+    include_str!("../kernels/multi.cu"),
     include_str!("../kernels/norm.cu"),
     include_str!("../kernels/optimizer.cu"),
     include_str!("../kernels/softmax.cu"),

@@ -328,6 +328,11 @@ impl Pointer {
     /// None, where a kernel can do without.
     pub const NONE: Pointer = Pointer(0);
 
+    /// Its lower and upper half, for tables in a card's memory.
+    pub(crate) fn words(self) -> [u32; 2] {
+        [self.0 as u32, (self.0 >> 32) as u32]
+    }
+
     /// That of `memory`, if there is some.
     pub fn of(memory: Option<&Memory>) -> Pointer {
         memory.map_or(Pointer::NONE, Memory::all)

@@ -2,11 +2,8 @@
 
 use velatura_kernels::activation::Activation;
 
-use crate::device::{PLACES, THREADS};
-use crate::{Gpu, Memory};
-
-/// Blocks of a sum over everything, at most; each gives a number for the host to add.
-const SUM_BLOCKS: usize = 1024;
+use crate::Memory;
+use crate::device::PLACES;
 
 /// Rows that one block of a sum over rows takes.
 const CHUNK: usize = 256;
@@ -107,28 +104,6 @@ fn sum_pieces(x: &Memory, sizes: [usize; 4]) -> Memory {
         .allocate(samples * places.div_ceil(chunk) * channels);
     x.gpu().tiles("sum_rows", sizes, &[x.all(), out.all()], &[]);
     out
-}
-
-/// The sums of some arrays, or of their squares, added up in f64 at last.
-pub fn sums(gpu: &Gpu, arrays: &[&Memory], squared: bool) -> Vec<f64> {
-    let blocks = |x: &Memory| x.len().div_ceil(16 * THREADS).clamp(1, SUM_BLOCKS);
-    let partial = gpu.allocate(arrays.iter().map(|x| blocks(x)).sum());
-    let mut start = 0;
-    for x in arrays {
-        let numbers = [x.len().div_ceil(4), x.len(), usize::from(squared), start];
-        let pointers = [x.all(), partial.all()];
-        gpu.launch("sums", [blocks(x), THREADS], &pointers, &numbers, &[]);
-        start += blocks(x);
-    }
-    let mut values = vec![0.0; partial.len()];
-    partial.download(&mut values);
-    let mut rest = values.as_slice();
-    let total = |x: &&Memory| {
-        let (part, others) = rest.split_at(blocks(x));
-        rest = others;
-        part.iter().map(|&x| f64::from(x)).sum()
-    };
-    arrays.iter().map(total).collect()
 }
 
 fn number(activation: Activation) -> usize {

@@ -21,6 +21,7 @@ mod error;
 pub mod flash_attention;
 pub mod layout;
 pub mod matmul;
+pub mod multi;
 pub mod norm;
 pub mod optimizer;
 

@@ -136,31 +136,6 @@ fn the_chunks_of_a_sum_over_many_rows_are_summed_in_chunks_too() {
 }
 
 #[test]
-fn sums_over_everything_are_those_of_the_processor() {
-    let gpu = Gpu::for_tests();
-    // The first is more than one number for each thread.
-    let arrays = [random(70001, 1), Vec::new()];
-    let on_card: Vec<_> = arrays.iter().map(|x| gpu.upload(x)).collect();
-    let references: Vec<_> = on_card.iter().collect();
-    for squared in [false, true] {
-        let got = card::sums(&gpu, &references, squared);
-        assert_eq!(got.len(), arrays.len());
-        for (got, x) in got.into_iter().zip(&arrays) {
-            let want = match squared {
-                true => processor::sum_squares(x),
-                false => processor::sum(x),
-            };
-            // Of the terms' magnitudes: those of a plain sum cancel.
-            let scale: f64 = x.iter().map(|x| f64::from(x.abs())).sum();
-            assert!(
-                (got - want).abs() <= 1e-6 * scale,
-                "{got}, should be {want}"
-            );
-        }
-    }
-}
-
-#[test]
 fn activations_and_their_gradients_are_those_of_the_processor() {
     let gpu = Gpu::for_tests();
     for act in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {

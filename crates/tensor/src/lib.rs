@@ -17,7 +17,8 @@ pub mod tape;
 mod tensor;
 mod weight;
 
-pub use ops::{BandedConv, Before, Residual, ema, sums_of_squares};
+pub use ops::{AdamWStep, BandedConv, Before, Residual};
+pub use ops::{adamw, descend, ema, nesterov, sums_of_squares};
 pub use parameter::Parameter;
 pub use tape::Gradients;
 pub use tensor::Tensor;

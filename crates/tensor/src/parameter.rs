@@ -4,7 +4,7 @@ use crate::Tensor;
 use crate::tape::{NodeRef, is_learning, next_id};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// A named tensor of a model. Cloning shares it.
 #[derive(Clone)]
@@ -70,22 +70,19 @@ impl Parameter {
     /// When the shape differs.
     pub fn set(&self, value: Tensor) {
         assert_eq!(value.shape(), self.shape(), "new value for {}", self.name());
-        *self.0.value.write().unwrap_or_else(PoisonError::into_inner) = value.detach();
-        self.0.version.fetch_add(1, Ordering::Release);
+        *self.write() = value.detach();
     }
 
     /// Changes the value in place, as an optimiser does.
     pub fn update(&self, change: impl FnOnce(&mut [f32])) {
-        let mut value = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
-        change(value.make_mut());
-        self.0.version.fetch_add(1, Ordering::Release);
+        change(self.write().make_mut());
     }
 
-    /// As [`Parameter::update`], wherever the value is.
-    pub(crate) fn update_tensor(&self, change: impl FnOnce(&mut Tensor)) {
-        let mut value = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
-        change(&mut value);
+    /// The value for changing. The version rises before, so that who has seen the new one waits for the new value.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
+        let value = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
         self.0.version.fetch_add(1, Ordering::Release);
+        value
     }
 
     /// The key under which [`Gradients`](crate::Gradients) keeps this parameter's gradient.

@@ -33,9 +33,9 @@ impl Ema {
     /// of the beginning are forgotten soon.
     pub fn update(&mut self, step: u64) {
         let decay = self.decay.min((1 + step) as f32 / (10 + step) as f32);
-        for (named, average) in self.parameters.iter().zip(&mut self.averages) {
-            ema(decay, average, &named.parameter.value());
-        }
+        let weights = self.parameters.iter().map(|named| named.parameter.value());
+        let mut pairs: Vec<_> = self.averages.iter_mut().zip(weights).collect();
+        ema(decay, &mut pairs);
     }
 
     /// Runs `f` with the averages in the parameters, and puts the weights back.

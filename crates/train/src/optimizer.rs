@@ -4,10 +4,11 @@ mod eight_bit;
 mod moments;
 mod muon;
 
+use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use velatura_kernels::optimizer::AdamW as Settings;
-use velatura_tensor::{Gradients, Parameter, Tensor, sums_of_squares};
+use velatura_tensor::{AdamWStep, Gradients, Parameter, Tensor, adamw, sums_of_squares};
 
 use self::moments::Moments;
 use crate::config::{Decay, Optimizer as Config};
@@ -148,7 +149,8 @@ impl Optimizer {
             weight_decay: self.config.weight_decay as f32,
         };
         let (momentum, scale) = (self.config.momentum as f32, scale as f32);
-        let mut moves = Vec::new();
+        let mut steps = Vec::new();
+        let mut matrices: BTreeMap<[usize; 2], muon::Group> = BTreeMap::new();
         for (named, moments) in self.parameters.iter().zip(&mut self.moments) {
             let Some(gradient) = gradients.get(&named.parameter) else {
                 continue;
@@ -156,19 +158,25 @@ impl Optimizer {
             let parameter = &named.parameter;
             match moments {
                 Moments::Momentum(mean) => {
-                    let direction = muon::direction(momentum, scale, gradient, mean);
-                    moves.push((parameter, direction));
+                    let group = matrices.entry([mean.dim(0), mean.dim(1)]).or_default();
+                    group.push(parameter, gradient, mean);
                 }
-                Moments::Full { first, second } => {
-                    parameter.adamw(&settings, step, scale, gradient, first, second);
-                }
+                Moments::Full { first, second } => steps.push(AdamWStep {
+                    parameter,
+                    gradient,
+                    first,
+                    second,
+                }),
                 Moments::EightBit { first, second } => {
                     let moments = [first, second];
                     eight_bit::adamw(&settings, step, scale, parameter, gradient, moments);
                 }
             }
         }
-        muon::step(&settings, moves);
+        adamw(&settings, step, scale, &mut steps);
+        for group in matrices.into_values() {
+            group.step(&settings, momentum, scale);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Element by element: arithmetic, activations, reductions to a scalar.
 
 use crate::{Activation, Tensor, device};
-use velatura_gpu::elementwise as gpu;
+use velatura_gpu::{elementwise as gpu, multi};
 use velatura_kernels::{activation, elementwise as kernel};
 
 fn same_shape(op: &str, a: &Tensor, b: &Tensor) {
@@ -314,7 +314,7 @@ impl Tensor {
     /// The sum of all elements.
     fn total(&self) -> f64 {
         match device::current() {
-            Some(on) => gpu::sums(&on, &[self.memory(&on)], false)[0],
+            Some(on) => multi::sums(&on, &[self.memory(&on)], false)[0],
             None => kernel::sum(self.as_slice()),
         }
     }

@@ -13,4 +13,4 @@ mod resample;
 mod update;
 
 pub use conv_bands::{BandedConv, Before, Residual};
-pub use update::{ema, sums_of_squares};
+pub use update::{AdamWStep, adamw, descend, ema, nesterov, sums_of_squares};

@@ -2,10 +2,8 @@
 //! a weight matrix goes along its momentum after all of that one's singular values have been made about 1, so that
 //! directions in which gradients are seldom large are learnt as well as those in which they always are.
 
-use std::collections::BTreeMap;
-
 use velatura_kernels::optimizer::AdamW;
-use velatura_tensor::{Parameter, Precision, Tensor, sums_of_squares};
+use velatura_tensor::{Parameter, Precision, Tensor, descend, nesterov};
 
 use super::Named;
 
@@ -14,7 +12,7 @@ use super::Named;
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
 /// As in PyTorch: a momentum of nothing stays nothing.
-const EPS: f64 = 1e-7;
+const EPS: f32 = 1e-7;
 /// With this times the square root of the larger side, a step is as long as AdamW's and takes the same learning rate
 /// and weight decay (Liu et al. 2025, arXiv:2502.16982, equation 4).
 const ADAMW_RMS: f32 = 0.2;
@@ -29,41 +27,30 @@ pub(super) fn takes(named: &Named) -> bool {
     named.parameter.shape().len() >= 2 && !name.contains("embedding") && !at_the_ends
 }
 
-/// Takes a gradient, which counts `scale` times, into the running mean of a parameter's gradients, and says where to go:
-/// Nesterov's direction, the mean as it would be if the next gradient were as this one.
-pub(super) fn direction(momentum: f32, scale: f32, gradient: &Tensor, mean: &mut Tensor) -> Tensor {
-    let gradient = gradient.reshape(mean.shape());
-    let share = scale * (1.0 - momentum);
-    *mean = mean.combined(momentum, &gradient, share);
-    mean.combined(momentum, &gradient, share)
+/// Matrices of one shape, each with its gradient and the running mean of its gradients.
+#[derive(Default)]
+pub(super) struct Group<'a> {
+    parameters: Vec<&'a Parameter>,
+    gradients: Vec<(&'a mut Tensor, &'a Tensor)>,
 }
 
-/// Moves parameters along their directions, `[O, I]` each. Learning rate and weight decay are AdamW's.
-///
-/// Those of one shape go together, because a card takes less time for their products than for saying each of them.
-pub(super) fn step(options: &AdamW, moves: Vec<(&Parameter, Tensor)>) {
-    let mut by_shape: BTreeMap<[usize; 2], Vec<(&Parameter, Tensor)>> = BTreeMap::new();
-    for (parameter, direction) in moves {
-        let shape = [direction.dim(0), direction.dim(1)];
-        by_shape
-            .entry(shape)
-            .or_default()
-            .push((parameter, direction));
+impl<'a> Group<'a> {
+    pub fn push(&mut self, parameter: &'a Parameter, gradient: &'a Tensor, mean: &'a mut Tensor) {
+        self.parameters.push(parameter);
+        self.gradients.push((mean, gradient));
     }
-    for ([rows, columns], moves) in by_shape {
-        let directions: Vec<&Tensor> = moves.iter().map(|(_, direction)| direction).collect();
-        let norms = sums_of_squares(&directions).into_iter().map(f64::sqrt);
-        let factors: Vec<f32> = norms.map(|norm| (1.0 / norm.max(EPS)) as f32).collect();
-        let directions = Tensor::concat_batch(&directions)
-            .reshape(&[moves.len(), rows, columns])
-            .scale_samples(&factors);
+
+    /// Moves the matrices. Learning rate and weight decay are AdamW's; the gradients count `scale` times.
+    ///
+    /// They go together, because a card takes less time for their products than for saying each of them.
+    pub fn step(mut self, options: &AdamW, momentum: f32, scale: f32) {
+        let share = scale * (1.0 - momentum);
+        let directions = nesterov(momentum, share, EPS, &mut self.gradients);
         let directions = orthogonal(&directions);
-        let rate = options.learning_rate * ADAMW_RMS * (rows.max(columns) as f32).sqrt();
+        let larger = directions.dim(1).max(directions.dim(2)) as f32;
+        let rate = options.learning_rate * ADAMW_RMS * larger.sqrt();
         let kept = 1.0 - options.learning_rate * options.weight_decay;
-        for (index, (parameter, _)) in moves.iter().enumerate() {
-            let direction = directions.narrow_batch(index, 1).reshape(parameter.shape());
-            parameter.set(parameter.value().combined(kept, &direction, -rate));
-        }
+        descend(kept, rate, &self.parameters, &directions);
     }
 }
 
