@@ -39,7 +39,7 @@ fn what_a_card_cannot_do_is_an_error_where_it_is_caught() {
 #[test]
 fn matrices_are_joined_and_cut_by_columns() {
     joined_and_cut(5, 33);
-    // All multiples of four, and columns for more than one tile; then none of them.
+    // All multiples of four, and columns for more than one tile; then starts that are none.
     joined_and_cut(20, 72);
     joined_and_cut(18, 70);
 }
