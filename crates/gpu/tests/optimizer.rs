@@ -21,12 +21,12 @@ fn upload(gpu: &Gpu, arrays: &[Vec<f32>]) -> Vec<Memory> {
     arrays.iter().map(|x| gpu.upload(x)).collect()
 }
 
-/// Arrays of [`LENGTHS`], each `factor` times what is random.
-fn arrays(seed: u64, factor: impl Fn(f32) -> f32) -> Vec<Vec<f32>> {
+/// Arrays of [`LENGTHS`], of random numbers taken through `change`.
+fn arrays(seed: u64, change: impl Fn(f32) -> f32) -> Vec<Vec<f32>> {
     let lengths = (1..).zip(LENGTHS);
     let random = lengths.map(|(i, len)| random(len, 100 * seed + i));
     random
-        .map(|x| x.into_iter().map(&factor).collect())
+        .map(|x| x.into_iter().map(&change).collect())
         .collect()
 }
 
