@@ -13,6 +13,8 @@ enum { MOST_THREADS = 1024, STACK = 64 << 10 };
 extern const struct Entry KERNELS[];
 
 struct Index threadIdx, blockIdx, blockDim, gridDim;
+// As much as any kernel is launched with.
+uint4 shared_memory[80 << 10 >> 4];
 
 // Waiting for the other threads of a warp is over when each has come there; at a barrier, when all warps have.
 static enum { NEW, READY, IN_WARP, AT_BARRIER, ENDED } states[MOST_THREADS];

@@ -48,4 +48,7 @@ static inline void copy_later(uint4 *to, const void *from, int there) {
     uint4 none = {0, 0, 0, 0};
     *to = there ? *(const uint4 *)from : none;
 }
-static inline void copies_done(void) {}
+static inline void copies_end(void) {}
+#define WAIT_FOR_COPIES(others)
+
+extern uint4 shared_memory[];

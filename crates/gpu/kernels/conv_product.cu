@@ -14,9 +14,12 @@ KERNEL(conv_weight) {
     }
 }
 
+// A step's tiles: 256 places and 64 outputs, 32 channels of each. What the next steps need is on its way while one multiplies.
+enum { PRODUCT_STAGES = 4, PLACE_CHUNKS = 256 * 4, STAGE_CHUNKS = PLACE_CHUNKS + 64 * 4 };
+
 // x [B, h, w, C] convolved with weight [O, k, k, C], both bf16, + bias + residual → [B, h', w', O]; C a multiple of 8, O even. A
 // block of 256 threads makes 256 places × 64 outputs; a step is 32 channels of one of the k·k neighbours. Each of 8 warps
-// makes 64 × 32.
+// makes 64 × 32. Shared memory holds the stages.
 KERNEL(conv_product) {
     const unsigned short *x = (const unsigned short *)a.p[0], *weight = (const unsigned short *)a.p[1];
     const float *bias = a.p[2], *residual = a.p[3];
@@ -25,8 +28,6 @@ KERNEL(conv_product) {
     unsigned places = a.n[0], column_tiles = (outputs + 63) / 64;
     unsigned first_place = blockIdx.x / column_tiles * 256;
     int first_output = blockIdx.x % column_tiles * 64;
-    SHARED uint4 tiles_x[2][256 * 4], tiles_w[2][64 * 4];
-
     // This thread gathers eight channels of four places, and of one output's weights.
     int chunk = threadIdx.x % 4, line = threadIdx.x / 4;
     int ys[4], xs[4];
@@ -52,23 +53,24 @@ KERNEL(conv_product) {
             UNROLL for (int l = 0; l < 4; l++) sums[i][j][l] = 0.0f;
 
     int steps = k * k * ((c + 31) / 32), ky = 0, kx = 0, first = 0;
-    for (int step = -1; step < steps; step++) {
-        // What the next step needs is on its way while this one multiplies.
+    for (int step = 1 - PRODUCT_STAGES; step < steps; step++) {
         if (step >= 0) {
-            copies_done();
+            WAIT_FOR_COPIES(PRODUCT_STAGES - 2);
             BARRIER;
         }
-        if (step + 1 < steps) {
-            int channel = first + chunk * 8, here = channel < c, side = (step + 1) % 2;
+        int coming = step + PRODUCT_STAGES - 1;
+        if (coming < steps) {
+            int channel = first + chunk * 8, here = channel < c;
+            uint4 *tile_x = shared_memory + coming % PRODUCT_STAGES * STAGE_CHUNKS, *tile_w = tile_x + PLACE_CHUNKS;
             int neighbour = (ky * w + kx) * c + channel;
             UNROLL for (int i = 0; i < 4; i++) {
                 int y = ys[i] + ky, column = xs[i] + kx;
                 int inside = here && y >= 0 && y < h && column >= 0 && column < w;
-                copy_later(&tiles_x[side][chunk_of_32(line + 64 * i, chunk)], inside ? from[i] + neighbour : x, inside);
+                copy_later(&tile_x[chunk_of_32(line + 64 * i, chunk)], inside ? from[i] + neighbour : x, inside);
             }
             int known = here && output < outputs;
             const unsigned short *of_tap = weights + (ky * k + kx) * c + channel;
-            copy_later(&tiles_w[side][chunk_of_32(line, chunk)], known ? of_tap : weight, known);
+            copy_later(&tile_w[chunk_of_32(line, chunk)], known ? of_tap : weight, known);
             first += 32;
             if (first >= c) {
                 first = 0;
@@ -78,8 +80,9 @@ KERNEL(conv_product) {
                 }
             }
         }
+        copies_end();
         if (step < 0 || !busy) continue;
-        const uint4 *tile_x = tiles_x[step % 2], *tile_w = tiles_w[step % 2];
+        const uint4 *tile_x = shared_memory + step % PRODUCT_STAGES * STAGE_CHUNKS, *tile_w = tile_x + PLACE_CHUNKS;
         UNROLL for (int half = 0; half < 4; half += 2) {
             unsigned of_w[4][2];
             UNROLL for (int j = 0; j < 4; j++) rows_of_32(of_w[j], tile_w, columns + 8 * j, half);

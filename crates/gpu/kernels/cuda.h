@@ -39,8 +39,10 @@ static __device__ inline void mma_bf16(float *c, const unsigned *a, const unsign
 #endif
 }
 
-// Copies 16 bytes to shared memory while the thread goes on, or writes zeros there; `copies_done` waits for all of them. Other
-// threads see them after a barrier.
+// Shared memory whose size is given when a kernel is launched, as there is more of it than arrays may have.
+extern __shared__ uint4 shared_memory[];
+
+// Copies 16 bytes to shared memory while the thread goes on, or writes zeros there.
 static __device__ inline void copy_later(uint4 *to, const void *from, int there) {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -48,11 +50,19 @@ static __device__ inline void copy_later(uint4 *to, const void *from, int there)
 #endif
 }
 
-static __device__ inline void copies_done() {
+// Ends a group of such copies.
+static __device__ inline void copies_end(void) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_all;" : : : "memory");
+    asm volatile("cp.async.commit_group;" : : : "memory");
 #endif
 }
+
+// Waits for this thread's groups but the last `others`, a constant. Other threads see what was copied after a barrier.
+#if __CUDA_ARCH__ >= 800
+#define WAIT_FOR_COPIES(others) asm volatile("cp.async.wait_group %0;" : : "n"(others) : "memory")
+#else
+#define WAIT_FOR_COPIES(others)
+#endif
 
 // A warp reads four matrices [8, 8] of bf16, of which lane l names row l % 8 of matrix l / 8, and gets their transposes:
 // with g = lane / 4 and q = lane % 4, rows 2q and 2q + 1 of column g of each.

@@ -10,6 +10,9 @@ use crate::elementwise::sum_rows;
 use crate::layout::swap_axes;
 use crate::{Gpu, Memory, Pointer};
 
+/// Bytes of the stages of a product's tiles: four, each with 32 bf16 of 256 places and 64 outputs.
+const STAGES: usize = 4 * (256 + 64) * 32 * 2;
+
 /// Threads of a block that sums a weight's gradient; blocks that it is cut into at least, where there are places enough: some
 /// for each of a large card's processors.
 const GRADIENT_THREADS: usize = 128;
@@ -88,7 +91,8 @@ fn product(
         out.all(),
     ];
     let numbers = numbers(shape);
-    gpu.launch("conv_product", [blocks, THREADS], &pointers, &numbers, &[]);
+    let size = [blocks, THREADS, STAGES];
+    gpu.launch_sharing("conv_product", size, &pointers, &numbers, &[]);
     out
 }
 
@@ -133,8 +137,8 @@ pub fn backward_input(
     product(&turned(shape), dy, &weight, None, before)
 }
 
-/// The gradient of the weight `[O, I, k, k]`; x and dy in bf16.
-pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory) -> Memory {
+/// The gradients of the weight `[O, I, k, k]` and the bias `[O]`; x and dy in bf16.
+pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory) -> [Memory; 2] {
     let gpu = x.gpu();
     let (taps, inputs, outputs) = (
         shape.kernel * shape.kernel,
@@ -147,10 +151,14 @@ pub fn backward_weight(shape: &ConvShape, x: &Memory, dy: &Memory) -> Memory {
     let share = places.div_ceil(parts).next_multiple_of(64);
     let parts = places.div_ceil(share).max(1);
     let all = [numbers(shape), vec![share]].concat();
-    let sums = gpu.allocate(parts * outputs * taps * inputs);
-    let pointers = [x.all(), dy.all(), sums.all()];
+    let [dw, db] = [outputs * taps * inputs, outputs].map(|len| gpu.allocate(parts * len));
+    let pointers = [x, dy, &dw, &db].map(Memory::all);
     let size = [parts * tiles, GRADIENT_THREADS];
     gpu.launch("conv_weight_gradient", size, &pointers, &all, &[]);
-    let dw = sum_rows(&sums, parts, outputs * taps * inputs);
-    swap_axes(&dw, taps, inputs)
+    let dw = sum_rows(&dw, parts, outputs * taps * inputs);
+    let dw = match taps {
+        1 => dw,
+        _ => swap_axes(&dw, taps, inputs),
+    };
+    [dw, sum_rows(&db, parts, outputs)]
 }

@@ -149,12 +149,11 @@ impl Cuda {
     pub fn launch(
         &self,
         kernel: &'static str,
-        blocks: u32,
-        threads: u32,
+        [blocks, threads, shared]: [u32; 3],
         args: &Args,
     ) -> Result<()> {
         self.enter()?;
-        let function = self.function(kernel)?;
+        let function = self.function(kernel, shared)?;
         let mut args = *args;
         let mut parameters = [(&raw mut args).cast::<c_void>()];
         let stream = std::ptr::null_mut();
@@ -165,7 +164,7 @@ impl Cuda {
                 function.0,
                 (blocks, 1, 1),
                 (threads, 1, 1),
-                0,
+                shared,
                 stream,
                 &mut parameters,
             )
@@ -173,7 +172,8 @@ impl Cuda {
         .map_err(failed(kernel))
     }
 
-    fn function(&self, kernel: &'static str) -> Result<Function> {
+    /// A kernel, which is always launched with the same bytes of shared memory.
+    fn function(&self, kernel: &'static str, shared: u32) -> Result<Function> {
         let mut functions = self
             .functions
             .lock()
@@ -188,6 +188,13 @@ impl Cuda {
         // SAFETY: the module lives as long as `self`.
         let found = unsafe { driver::module::get_function(self.module, name) };
         let function = Function(found.map_err(failed(kernel))?);
+        if shared > 0 {
+            // More than 48 KiB have to be asked for.
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: as above.
+            unsafe { driver::function::set_function_attribute(function.0, most, shared as i32) }
+                .map_err(failed(kernel))?;
+        }
         functions.insert(kernel, function);
         Ok(function)
     }

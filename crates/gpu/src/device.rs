@@ -215,6 +215,18 @@ impl Gpu {
         numbers: &[usize],
         fractions: &[f32],
     ) {
+        self.launch_sharing(kernel, [blocks, threads, 0], pointers, numbers, fractions);
+    }
+
+    /// Launches a kernel with `[blocks, threads, bytes of shared memory]`, beside that of its arrays.
+    pub(crate) fn launch_sharing(
+        &self,
+        kernel: &'static str,
+        [blocks, threads, bytes]: [usize; 3],
+        pointers: &[Pointer],
+        numbers: &[usize],
+        fractions: &[f32],
+    ) {
         if blocks == 0 {
             return;
         }
@@ -230,10 +242,10 @@ impl Gpu {
         for (to, from) in args.fractions.iter_mut().zip(fractions) {
             *to = *from;
         }
-        let launched = self
-            .0
-            .driver
-            .launch(kernel, blocks as u32, threads as u32, &args);
+        let launched =
+            self.0
+                .driver
+                .launch(kernel, [blocks, threads, bytes].map(|x| x as u32), &args);
         sure(launched);
     }
 

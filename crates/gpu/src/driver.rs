@@ -61,14 +61,9 @@ impl Driver {
         of!(self, driver => driver.download(address, values))
     }
 
-    pub fn launch(
-        &self,
-        kernel: &'static str,
-        blocks: u32,
-        threads: u32,
-        args: &Args,
-    ) -> Result<()> {
-        of!(self, driver => driver.launch(kernel, blocks, threads, args))
+    /// Of `size` = blocks, threads of each, bytes of shared memory beside the kernel's arrays.
+    pub fn launch(&self, kernel: &'static str, size: [u32; 3], args: &Args) -> Result<()> {
+        of!(self, driver => driver.launch(kernel, size, args))
     }
 
     pub fn multiply(&self, product: &Product, a: u64, b: u64, c: u64) -> Result<()> {

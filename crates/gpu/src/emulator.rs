@@ -68,8 +68,7 @@ impl Emulator {
     pub fn launch(
         &self,
         kernel: &'static str,
-        blocks: u32,
-        threads: u32,
+        [blocks, threads, _shared]: [u32; 3],
         args: &Args,
     ) -> Result<()> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

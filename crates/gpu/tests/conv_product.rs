@@ -91,7 +91,8 @@ fn their_gradients_are_those_of_convolutions() {
         let packed = PackedConv::for_input_gradient(&weight, sizes, F32, Algorithm::Direct);
         let (mut dx, mut dw) = (zeros(x.len()), zeros(weight.len()));
         conv::backward_input(&s, &dy, &packed, &mut dx);
-        conv::backward_weight(&s, &x, &dy, &mut dw, None, F32);
+        let mut db = zeros(s.out_channels);
+        conv::backward_weight(&s, &x, &dy, &mut dw, Some(&mut db), F32);
         let w = gpu.upload(&weight);
         let [xs, dys] = [&x, &dy].map(|values| round_bf16(&gpu.upload(values)));
         if s.stride == 1 {
@@ -102,8 +103,9 @@ fn their_gradients_are_those_of_convolutions() {
             let got = card::backward_input(&s, &dys, &w, Some(&gpu.upload(&before)));
             assert_close(&format!("dx of {s:?}, added"), &got, &sum);
         }
-        let got = card::backward_weight(&s, &xs, &dys);
+        let [got, got_db] = card::backward_weight(&s, &xs, &dys);
         assert_close(&format!("dw of {s:?}"), &got, &dw);
+        assert_close(&format!("db of {s:?}"), &got_db, &db);
     }
 }
 
@@ -114,11 +116,12 @@ fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
     let s = shape((3, 40, 37), (16, 8), (3, 1), [1; 4]);
     let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
     let dy = coarse(s.batch * s.height * s.width * s.out_channels, 2);
-    let mut dw = zeros(s.out_channels * s.in_channels * 9);
-    conv::backward_weight(&s, &x, &dy, &mut dw, None, F32);
+    let (mut dw, mut db) = (zeros(s.out_channels * s.in_channels * 9), zeros(8));
+    conv::backward_weight(&s, &x, &dy, &mut dw, Some(&mut db), F32);
     let [x, dy] = [&x, &dy].map(|values| round_bf16(&gpu.upload(values)));
-    let got = card::backward_weight(&s, &x, &dy);
+    let [got, got_db] = card::backward_weight(&s, &x, &dy);
     assert_close("dw", &got, &dw);
+    assert_close("db", &got_db, &db);
 }
 
 /// What is rounded is rounded as PyTorch does, to the nearest and, between two, to the even one.

@@ -1,5 +1,7 @@
 //! Convolution over channels-last feature maps.
 
+use std::cell::Cell;
+
 use super::linear::bias_gradient;
 use super::on_gpu;
 use crate::weight::Packed;
@@ -97,18 +99,24 @@ impl Tensor {
                     conv::backward_input(&shape, dy.as_slice(), as_conv(&packed), dx)
                 })
             });
-            let mut bias_sums = None;
+            let bias_sums = Cell::new(None);
             gradients.add(&w_node, || {
-                let on_gpu =
-                    |on: &Gpu| on_gpu::conv_backward_weight(on, &shape, [&x, dy], precision);
+                let on_gpu = |on: &Gpu| {
+                    let (dw, sums) = on_gpu::conv_backward_weight(on, &shape, [&x, dy], precision);
+                    bias_sums.set(sums);
+                    dw
+                };
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let _note = note("weight", &shape, precision);
                     let (x, dy) = (x.as_slice(), dy.as_slice());
-                    let db = bias_sums.insert(vec![0.0; out_channels]);
-                    conv::backward_weight(&shape, x, dy, dw, Some(db), precision)
+                    let mut db = vec![0.0; out_channels];
+                    conv::backward_weight(&shape, x, dy, dw, Some(&mut db), precision);
+                    bias_sums.set(Some(Tensor::from_vec(db, &[out_channels])));
                 })
             });
-            gradients.add(&bias_node, || bias_gradient(dy, out_channels, bias_sums));
+            gradients.add(&bias_node, || {
+                bias_gradient(dy, out_channels, bias_sums.take())
+            });
             gradients.add(&residual_node, || dy.clone());
         });
         out

@@ -1,5 +1,7 @@
 //! The linear layer and the embedding table.
 
+use std::cell::Cell;
+
 use super::on_gpu;
 use crate::weight::Packed;
 use crate::{Gpu, Parameter, Tensor, Weight, device};
@@ -66,7 +68,7 @@ impl Tensor {
                     matmul_packed(rows, dy.as_slice(), as_matrix(&packed), dx, &epilogue);
                 })
             });
-            let mut bias_sums = None;
+            let bias_sums = Cell::new(None);
             gradients.add(&w_node, || {
                 // The input's gradient is a product like the forward one, which notes itself.
                 let _note = profile::note(|| {
@@ -77,16 +79,21 @@ impl Tensor {
                     )
                 });
                 let precision = weight.precision();
-                let on_gpu =
-                    |on: &Gpu| on_gpu::conv_backward_weight(on, &pointwise, [&x, dy], precision);
+                let on_gpu = |on: &Gpu| {
+                    let (dw, sums) =
+                        on_gpu::conv_backward_weight(on, &pointwise, [&x, dy], precision);
+                    bias_sums.set(sums);
+                    dw
+                };
                 Tensor::computed(weight.shape(), on_gpu, |dw| {
                     let (dy, x) = (dy.as_slice(), x.as_slice());
-                    let db = bias_sums.insert(vec![0.0; outputs]);
+                    let mut db = vec![0.0; outputs];
                     let shape = (rows, outputs, inputs);
-                    weight_gradient(shape, dy, x, dw, Some(db), weight.precision());
+                    weight_gradient(shape, dy, x, dw, Some(&mut db), weight.precision());
+                    bias_sums.set(Some(Tensor::from_vec(db, &[outputs])));
                 })
             });
-            gradients.add(&bias_node, || bias_gradient(dy, outputs, bias_sums));
+            gradients.add(&bias_node, || bias_gradient(dy, outputs, bias_sums.take()));
             gradients.add(&residual_node, || dy.clone());
         });
         out
@@ -156,9 +163,9 @@ impl Tensor {
 }
 
 /// The gradient of a bias: the sum of dy over all rows, if the weight's gradient has not made it on the way.
-pub(super) fn bias_gradient(dy: &Tensor, channels: usize, sums: Option<Vec<f32>>) -> Tensor {
+pub(super) fn bias_gradient(dy: &Tensor, channels: usize, sums: Option<Tensor>) -> Tensor {
     if let Some(sums) = sums {
-        return Tensor::from_vec(sums, &[channels]);
+        return sums;
     }
     let rows = dy.len() / channels;
     Tensor::computed(

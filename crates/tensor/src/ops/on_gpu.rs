@@ -64,21 +64,24 @@ pub(super) fn conv_backward_input(
     conv::backward_input(shape, dy, w, precision)
 }
 
-/// And for the weight.
+/// And for the weight, and for the bias where it is made on the way.
 pub(super) fn conv_backward_weight(
     on: &Gpu,
     shape: &ConvShape,
     [x, dy]: [&Tensor; 2],
     precision: Precision,
-) -> Memory {
+) -> (Memory, Option<Tensor>) {
     if conv_product::takes_backward_weight(on, shape, precision) {
-        return conv_product::backward_weight(shape, x.rounded(on), dy.rounded(on));
+        let (x, dy) = (x.rounded(on), dy.rounded(on));
+        let [dw, db] = conv_product::backward_weight(shape, x, dy);
+        return (dw, Some(Tensor::from_memory(db, &[shape.out_channels])));
     }
     let (x, dy) = (x.memory(on), dy.memory(on));
-    if shape.kernel == 1 {
-        return matmul::linear_weight_gradient(matrix(shape), dy, x, precision);
-    }
-    conv::backward_weight(shape, x, dy, precision)
+    let dw = match shape.kernel {
+        1 => matmul::linear_weight_gradient(matrix(shape), dy, x, precision),
+        _ => conv::backward_weight(shape, x, dy, precision),
+    };
+    (dw, None)
 }
 
 /// Rows, inputs and outputs.
