@@ -18,8 +18,8 @@ use crate::mirror::may_be_mirrored;
 use crate::picture::{append_window, fit, mirrored};
 use crate::random::{Choices, Purpose};
 
-/// Pixels encoded at a time: eight pictures of 512×512.
-const PIXELS: usize = 8 * 512 * 512;
+/// Pictures encoded at a time.
+const CHUNK: u64 = 8;
 
 /// A picture in its shape.
 struct Prepared {
@@ -40,19 +40,18 @@ pub fn encode_shard(
 ) -> Result<()> {
     let mut lines = Vec::new();
     let mut moments: Vec<Vec<f32>> = vec![Vec::new(); shapes.len()];
-    let chunk_size = chunk_size(&request.framing);
     // The next pictures are drawn while these are encoded.
     let make: MakeBatch<Vec<Result<Prepared, Skipped>>> = {
         let (dataset, framing) = (Arc::clone(&request.dataset), request.framing.clone());
         let range = range.clone();
         Arc::new(move |chunk| {
-            let first = range.start + chunk * chunk_size;
-            Ok((first..(first + chunk_size).min(range.end))
+            let first = range.start + chunk * CHUNK;
+            Ok((first..(first + CHUNK).min(range.end))
                 .map(|index| prepare(&dataset, &framing, index))
                 .collect())
         })
     };
-    let chunks = (range.end - range.start).div_ceil(chunk_size);
+    let chunks = (range.end - range.start).div_ceil(CHUNK);
     let mut loader = Loader::start(0, chunks, request.workers, make)?;
     while let Some(pictures) = loader.next_batch() {
         let mut pixels: Vec<Vec<f32>> = vec![Vec::new(); shapes.len()];
@@ -95,12 +94,6 @@ pub fn encode_shard(
     Ok(save_tensors(path, tensors, FloatType::F16)?)
 }
 
-/// Pictures encoded at a time; shapes of one framing are about equally large.
-fn chunk_size(framing: &Framing) -> u64 {
-    let largest = framing.buckets.shapes().iter().map(|[w, h]| w * h).max();
-    (PIXELS / largest.unwrap_or(PIXELS)).max(1) as u64
-}
-
 /// Reads picture `index` and brings it to the nearest shape.
 fn prepare(dataset: &Dataset, framing: &Framing, index: u64) -> Result<Prepared, Skipped> {
     let item = dataset.item(index)?;
@@ -130,7 +123,7 @@ fn prepare(dataset: &Dataset, framing: &Framing, index: u64) -> Result<Prepared,
 fn encode(request: &Request, bucket: usize, pixels: Vec<f32>, out: &mut Vec<f32>) {
     let [width, height] = request.framing.buckets.shapes()[bucket];
     let picture = height * width * 3;
-    for pixels in pixels.chunks(chunk_size(&request.framing) as usize * picture) {
+    for pixels in pixels.chunks(CHUNK as usize * picture) {
         let count = pixels.len() / picture;
         let pixels = Tensor::from_vec(pixels.to_vec(), &[count, height, width, 3]);
         let latents = no_grad(|| request.vae.encode(&pixels));
