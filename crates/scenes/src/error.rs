@@ -33,6 +33,13 @@ pub enum SceneError {
         reason: String,
     },
 
+    /// No folder of sprites where there should be one.
+    #[error(
+        "there is no {file}; a folder of sprites can be made by configs/make_sprites.py, and docs/training.md says what it needs",
+        file = .file.display()
+    )]
+    NoSpriteFolder { file: PathBuf },
+
     /// A sprite folder with nothing to draw in it.
     #[error("{file}: no sprite with `core: true` in {lines} lines; a scene needs named sprites (`name`, `plural`, `place`)", file = .file.display())]
     NoSprites { file: PathBuf, lines: usize },

@@ -59,9 +59,12 @@ impl SpriteSet {
     /// value; a picture that is broken or empty: each with file, line, field, expected and found.
     pub fn load(dir: &Path) -> Result<Self, SceneError> {
         let file = dir.join("sprites.jsonl");
-        let text = std::fs::read_to_string(&file).map_err(|source| SceneError::Read {
-            path: file.clone(),
-            source,
+        let text = std::fs::read_to_string(&file).map_err(|source| {
+            let file = file.clone();
+            match source.kind() {
+                ErrorKind::NotFound => SceneError::NoSpriteFolder { file },
+                _ => SceneError::Read { path: file, source },
+            }
         })?;
         let mut sprites = Vec::new();
         for (i, line) in text.lines().enumerate() {

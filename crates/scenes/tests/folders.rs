@@ -141,11 +141,13 @@ fn a_wrong_sprite_line_is_named() {
         SpriteSet::load(dir.path()),
         Err(SceneError::SpritePicture { line: 1, .. })
     ));
-    let nowhere = dir.path().join("nowhere");
-    assert!(matches!(
-        SpriteSet::load(&nowhere),
-        Err(SceneError::Read { .. })
-    ));
+    let nowhere = SpriteSet::load(&dir.path().join("nowhere")).expect_err("no folder");
+    assert!(matches!(nowhere, SceneError::NoSpriteFolder { .. }));
+    let text = nowhere.to_string();
+    assert!(
+        text.contains("nowhere/sprites.jsonl") && text.contains("configs/make_sprites.py"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod norms;
+pub mod winograd;
 
 use velatura_kernels::isa::Isa;
 
