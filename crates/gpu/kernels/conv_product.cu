@@ -14,7 +14,7 @@ KERNEL(conv_weight) {
     }
 }
 
-// A step's tiles: 256 places and 64 outputs, 32 channels of each. What the next steps need is on its way while one multiplies.
+// A step's tiles: 256 places and 64 outputs, 32 channels of each; conv_product.rs asks for as much memory. What the next steps need is on its way while one multiplies.
 enum { PRODUCT_STAGES = 4, PLACE_CHUNKS = 256 * 4, STAGE_CHUNKS = PLACE_CHUNKS + 64 * 4 };
 
 // x [B, h, w, C] convolved with weight [O, k, k, C], both bf16, + bias + residual → [B, h', w', O]; C a multiple of 8, O even. A
@@ -28,6 +28,7 @@ KERNEL(conv_product) {
     unsigned places = a.n[0], column_tiles = (outputs + 63) / 64;
     unsigned first_place = blockIdx.x / column_tiles * 256;
     int first_output = blockIdx.x % column_tiles * 64;
+
     // This thread gathers eight channels of four places, and of one output's weights.
     int chunk = threadIdx.x % 4, line = threadIdx.x / 4;
     int ys[4], xs[4];

@@ -1,4 +1,5 @@
-// The same for many arrays in one launch.
+// Kernels that do the same to many arrays in one launch, which a table in the card's memory names (src/multi.rs). Here are what
+// they share, and sums; the optimisers' are in optimizer.cu.
 
 // A row of the table that such a kernel gets as its first array: arrays of `len` numbers each. Blocks count through the pieces of
 // all rows, of which this one's begin with `first`.

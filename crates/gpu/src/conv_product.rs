@@ -1,5 +1,5 @@
-//! Convolution on the matrix units, without the views in memory; a linear layer is one that sees one place. Feature maps come in bf16, as
-//! [`round_bf16`](crate::elementwise::round_bf16) makes them; sums and results are f32.
+//! Convolution on the matrix units, without the views in memory; a linear layer is one that sees one place. Feature maps
+//! come in bf16, as [`round_bf16`](crate::elementwise::round_bf16) makes them; sums and results are f32.
 
 use velatura_kernels::conv::ConvShape;
 use velatura_kernels::gemm::Precision;
@@ -10,7 +10,7 @@ use crate::elementwise::sum_rows;
 use crate::layout::swap_axes;
 use crate::{Gpu, Memory, Pointer};
 
-/// Bytes of the stages of a product's tiles: four, each with 32 bf16 of 256 places and 64 outputs.
+/// Bytes of the stages of a product's tiles, as conv_product.cu counts them: four, each with 32 bf16 of 256 places and 64 outputs.
 const STAGES: usize = 4 * (256 + 64) * 32 * 2;
 
 /// Threads of a block that sums a weight's gradient; blocks that it is cut into at least, where there are places enough: some

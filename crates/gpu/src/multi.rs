@@ -1,5 +1,5 @@
-//! The same for many arrays in one launch: one for each of a model's hundreds of parameters would take the processor longer
-//! than the card.
+//! What is done to many arrays in one launch, which a table in the card's memory names: a launch for each of a model's hundreds
+//! of parameters would take the processor longer than the card.
 
 use crate::device::THREADS;
 use crate::{Gpu, Memory, Pointer};

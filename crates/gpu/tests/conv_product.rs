@@ -12,12 +12,6 @@ use velatura_kernels::gemm::{Epilogue, Precision};
 const F32: Precision = Precision::F32;
 const BF16: Precision = Precision::Bf16;
 
-/// Numbers that bf16 has.
-fn coarse(len: usize, seed: u64) -> Vec<f32> {
-    let cut = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
-    random(len, seed).into_iter().map(cut).collect()
-}
-
 /// Fewer places and channels than a tile has, and more; several samples in a tile, and several tiles in a sample.
 fn shapes() -> Vec<ConvShape> {
     let same = [1; 4];
@@ -56,8 +50,8 @@ fn products_on_the_matrix_units_are_convolutions() {
     for s in shapes() {
         let places = s.batch * s.out_height() * s.out_width();
         let taps = s.kernel * s.kernel;
-        let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
-        let weight = coarse(s.out_channels * s.in_channels * taps, 2);
+        let x = coarse(s.batch * s.height * s.width * s.in_channels, 1, 1.0);
+        let weight = coarse(s.out_channels * s.in_channels * taps, 2, 1.0);
         let (bias, residual) = (
             random(s.out_channels, 3),
             random(places * s.out_channels, 4),
@@ -84,9 +78,9 @@ fn their_gradients_are_those_of_convolutions() {
     let gpu = Gpu::for_tests();
     for s in shapes() {
         let places = s.batch * s.out_height() * s.out_width();
-        let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
-        let weight = coarse(s.out_channels * s.in_channels * s.kernel * s.kernel, 2);
-        let dy = coarse(places * s.out_channels, 5);
+        let x = coarse(s.batch * s.height * s.width * s.in_channels, 1, 1.0);
+        let weight = coarse(s.out_channels * s.in_channels * s.kernel * s.kernel, 2, 1.0);
+        let dy = coarse(places * s.out_channels, 5, 1.0);
         let sizes = (s.out_channels, s.in_channels, s.kernel);
         let packed = PackedConv::for_input_gradient(&weight, sizes, F32, Algorithm::Direct);
         let (mut dx, mut dw) = (zeros(x.len()), zeros(weight.len()));
@@ -114,8 +108,8 @@ fn their_gradients_are_those_of_convolutions() {
 fn a_weight_gradient_of_many_places_is_a_sum_of_parts() {
     let gpu = Gpu::for_tests();
     let s = shape((3, 40, 37), (16, 8), (3, 1), [1; 4]);
-    let x = coarse(s.batch * s.height * s.width * s.in_channels, 1);
-    let dy = coarse(s.batch * s.height * s.width * s.out_channels, 2);
+    let x = coarse(s.batch * s.height * s.width * s.in_channels, 1, 1.0);
+    let dy = coarse(s.batch * s.height * s.width * s.out_channels, 2, 1.0);
     let (mut dw, mut db) = (zeros(s.out_channels * s.in_channels * 9), zeros(8));
     conv::backward_weight(&s, &x, &dy, &mut dw, Some(&mut db), F32);
     let [x, dy] = [&x, &dy].map(|values| round_bf16(&gpu.upload(values)));

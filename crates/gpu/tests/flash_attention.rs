@@ -54,12 +54,6 @@ fn assert_near(what: &str, got: &Memory, want: &[f32]) {
     }
 }
 
-/// Numbers that bf16 has.
-fn coarse(len: usize, seed: u64, scale: f32) -> Vec<f32> {
-    let cut = |x: f32| f32::from_bits((x * scale).to_bits() & 0xffff_0000);
-    random(len, seed).into_iter().map(cut).collect()
-}
-
 #[test]
 fn results_and_gradients_are_those_of_the_processor() {
     let gpu = Gpu::for_tests();

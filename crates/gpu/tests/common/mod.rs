@@ -16,6 +16,12 @@ pub fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+/// Numbers that bf16 has, in −scale..scale.
+pub fn coarse(len: usize, seed: u64, scale: f32) -> Vec<f32> {
+    let cut = |x: f32| f32::from_bits((x * scale).to_bits() & 0xffff_0000);
+    random(len, seed).into_iter().map(cut).collect()
+}
+
 /// `len` zeros, for the processor to write into.
 pub fn zeros(len: usize) -> Vec<f32> {
     vec![0.0; len]

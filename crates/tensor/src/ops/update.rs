@@ -93,7 +93,7 @@ pub fn nesterov(
         .scale_samples(&factors)
 }
 
-/// Moves parameters of one size along their directions, a sample for each: weights = kept · weights − rate · direction.
+/// Moves parameters of one size, of which none is there twice, along their directions, a sample for each: weights = kept · weights − rate · direction.
 pub fn descend(kept: f32, rate: f32, parameters: &[&Parameter], directions: &Tensor) {
     if let Some(on) = device::current() {
         let mut weights: Vec<_> = parameters.iter().map(|p| p.write()).collect();
